@@ -1,0 +1,80 @@
+"""The ``gace`` command: sub-commands are entry points of the group ``gace.commands``.
+
+Each floor of the house brings its own commands; none is imported before it is used, so
+``gace --help`` and ``gace evaluate`` load neither AiiDA nor Dask nor MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+
+from gace.errors import GaceError, nearest
+
+GROUP = "gace.commands"
+
+
+def commands() -> dict[str, EntryPoint]:
+    """Installed sub-commands by name."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+class EntryPointGroup(click.Group):
+    """A click group whose commands are loaded from entry points at use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all installed sub-commands."""
+        return sorted(commands())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one sub-command, or fail with the nearest known name."""
+        known = commands()
+        if cmd_name not in known:
+            raise click.UsageError(f"no command '{cmd_name}'{nearest(cmd_name, known)}")
+        loaded = known[cmd_name].load()
+        if not isinstance(loaded, click.Command):
+            raise click.ClickException(f"entry point '{cmd_name}' is not a click command")
+        return loaded
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List names and origin without importing the commands."""
+        rows = [(name, point.value.partition(":")[0]) for name, point in sorted(commands().items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gace", prog_name="gace")
+def gace() -> None:
+    """Graph atomic cluster expansion potentials, and the campaigns that make them."""
+
+
+def print_json(summary: dict[str, Any]) -> None:
+    """Print a JSON summary as one last line on standard output."""
+    click.echo(json.dumps(summary, sort_keys=False, allow_nan=False, default=float))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage or input."""
+    try:
+        gace.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(2 if isinstance(error, click.UsageError) else 1)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(1)
+    except GaceError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
