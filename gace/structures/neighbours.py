@@ -1,0 +1,221 @@
+"""From ASE structures to the dense graph: neighbour search and batching.
+
+The search sees every periodic image within the cutoff, an atom's own images included, whatever
+the shape or size of the cell. Bonds are ordered by centre, neighbour and image, so that the
+same structure always gives the same arrays, on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from gace.errors import InputError
+from gace.structures.graph import Graph
+
+
+class Neighbourhood(NamedTuple):
+    """The graph of one structure as NumPy arrays, to be computed once and batched often."""
+
+    species: NDArray[np.int64]
+    """Index of each atom's element ``(N,)``."""
+
+    neighbour: NDArray[np.int64]
+    """Atom index of each neighbour; a padding slot holds its own atom ``(N, J)``."""
+
+    edge_vector: NDArray[np.float64]
+    """Neighbour minus centre, Å ``(N, J, 3)``; padding: ``(2 r_cut, 0, 0)``."""
+
+    volume: float
+    """Cell volume, Å³; NaN unless periodic in three directions."""
+
+
+class Edges(NamedTuple):
+    """All directed edges of one structure, ordered by centre, neighbour and image."""
+
+    centre: NDArray[np.int64]
+    """Atom at the origin of the edge ``(E,)``."""
+
+    neighbour: NDArray[np.int64]
+    """Atom at its end ``(E,)``."""
+
+    image: NDArray[np.int64]
+    """Cell of the neighbour relative to the centre's, in lattice vectors ``(E, 3)``."""
+
+    vector: NDArray[np.float64]
+    """Neighbour minus centre, Å ``(E, 3)``."""
+
+
+def find_edges(atoms: Atoms, cutoff: float) -> Edges:
+    """All pairs at most ``cutoff`` (Å) apart, both directions, all periodic images.
+
+    Raises:
+        InputError: a position or cell vector is not finite, or a periodic direction has no cell vector.
+    """
+    from vesin import NeighborList
+
+    positions, cell, periodic = np.asarray(atoms.positions), complete_cell(atoms), np.asarray(atoms.pbc)
+    if not np.isfinite(positions).all():
+        raise InputError("a position is NaN or infinite")
+    search = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
+    centre, neighbour, image, vector = search.compute(
+        points=positions, box=cell, periodic=periodic, quantities="ijSD"
+    )
+    order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], neighbour, centre))
+    return Edges(
+        centre[order].astype(np.int64),
+        neighbour[order].astype(np.int64),
+        image[order].astype(np.int64),
+        vector[order],
+    )
+
+
+def complete_cell(atoms: Atoms) -> NDArray[np.float64]:
+    """The 3×3 cell (Å, rows), unit vectors standing in for absent non-periodic directions.
+
+    Raises:
+        InputError: a periodic direction has no cell vector, or the cell is flat or not finite.
+    """
+    cell = np.asarray(atoms.cell.array, dtype=float)
+    if not np.isfinite(cell).all():
+        raise InputError("a cell vector is NaN or infinite")
+    absent = ~cell.any(axis=1)
+    if (absent & atoms.pbc).any():
+        raise InputError("the structure is periodic in a direction without a cell vector")
+    if not np.any(atoms.pbc):
+        return np.eye(3)
+    full = np.asarray(atoms.cell.complete().array)
+    if abs(np.linalg.det(full)) < 1e-8 * np.prod(np.linalg.norm(full, axis=1)):
+        raise InputError("the cell vectors are linearly dependent: the cell has no volume")
+    return full
+
+
+def species_indices(atoms: Atoms, elements: Sequence[str]) -> NDArray[np.int64]:
+    """Index of each atom's element in ``elements`` ``(N,)``.
+
+    Raises:
+        InputError: the structure holds an element that is not in ``elements``.
+    """
+    numbers = atoms.numbers
+    table = np.full(len(chemical_symbols), -1, dtype=np.int64)
+    known = {symbol: number for number, symbol in enumerate(chemical_symbols)}
+    for index, symbol in enumerate(elements):
+        table[known[symbol]] = index
+    species = table[numbers]
+    if (species < 0).any():
+        absent = sorted({chemical_symbols[number] for number in numbers[species < 0]})
+        raise InputError(
+            f"no parameters for element{'s' if len(absent) > 1 else ''} {', '.join(absent)}: "
+            f"this potential knows {', '.join(elements)}"
+        )
+    return species
+
+
+def neighbourhood(atoms: Atoms, elements: Sequence[str], cutoff: float) -> Neighbourhood:
+    """The dense graph of one structure; see :class:`Neighbourhood`.
+
+    Raises:
+        InputError: no atoms, an unknown element, or a cell as :func:`find_edges` refuses it.
+    """
+    if len(atoms) == 0:
+        raise InputError("the structure has no atoms")
+    species = species_indices(atoms, elements)
+    edges = find_edges(atoms, cutoff)
+    neighbour, edge_vector = dense(edges.centre, edges.neighbour, edges.vector, len(atoms), cutoff)
+    return Neighbourhood(species, neighbour, edge_vector, volume_of(atoms))
+
+
+def volume_of(atoms: Atoms) -> float:
+    """Cell volume, Å³; NaN unless periodic in three directions."""
+    return float(atoms.cell.volume) if atoms.pbc.all() else float("nan")
+
+
+def dense(
+    centre: NDArray[np.int64],
+    neighbour: NDArray[np.int64],
+    vector: NDArray[np.float64],
+    n_atoms: int,
+    cutoff: float,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Edges ordered by centre ``(E,)``, ``(E,)``, ``(E, 3)`` as padded arrays ``(N, J)``, ``(N, J, 3)``."""
+    count = np.bincount(centre, minlength=n_atoms)
+    slots = max(int(count.max(initial=0)), 1)
+    slot = np.arange(len(centre)) - (np.cumsum(count) - count)[centre]
+    dense_neighbour = np.repeat(np.arange(n_atoms)[:, None], slots, axis=1)
+    dense_neighbour[centre, slot] = neighbour
+    dense_vector = np.zeros((n_atoms, slots, 3))
+    dense_vector[..., 0] = 2 * cutoff
+    dense_vector[centre, slot] = vector
+    return dense_neighbour, dense_vector
+
+
+def collate(
+    neighbourhoods: Sequence[Neighbourhood],
+    cutoff: float,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Graph:
+    """Batch structures into one graph; ``J`` is the largest among them.
+
+    Args:
+        neighbourhoods: one per structure, all made with the same elements and ``cutoff``.
+        cutoff: Å; a padding slot lies at twice this distance.
+        dtype: of the floating-point fields.
+        device: where the graph lives.
+    """
+    sizes = [len(one.species) for one in neighbourhoods]
+    n_atoms, slots = sum(sizes), max((one.neighbour.shape[1] for one in neighbourhoods), default=1)
+    neighbour = np.repeat(np.arange(n_atoms)[:, None], slots, axis=1)
+    edge_vector = np.zeros((n_atoms, slots, 3))
+    edge_vector[..., 0] = 2 * cutoff
+    first = 0
+    for one, size in zip(neighbourhoods, sizes, strict=True):
+        own = one.neighbour.shape[1]
+        neighbour[first : first + size, :own] = one.neighbour + first
+        edge_vector[first : first + size, :own] = one.edge_vector
+        first += size
+    empty = np.zeros(0, dtype=np.int64)
+    species = np.concatenate([one.species for one in neighbourhoods] or [empty])
+    structure = np.repeat(np.arange(len(sizes)), sizes)
+    volume = np.array([one.volume for one in neighbourhoods], dtype=float)
+    return Graph(
+        _tensor(species, device),
+        _tensor(neighbour, device),
+        _tensor(edge_vector, device, dtype),
+        _tensor(structure, device),
+        _tensor(volume, device, dtype),
+    )
+
+
+def build_graph(
+    structures: Sequence[Atoms],
+    elements: Sequence[str],
+    cutoff: float,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Graph:
+    """The graph of one or more structures.
+
+    Args:
+        structures: any mixture of molecules and periodic cells.
+        elements: element symbols in the potential's order.
+        cutoff: Å.
+        dtype: of the floating-point fields.
+        device: where the graph lives.
+
+    Raises:
+        InputError: an unknown element, no atoms, or an impossible cell.
+    """
+    return collate([neighbourhood(one, elements, cutoff) for one in structures], cutoff, dtype, device)
+
+
+def _tensor(
+    array: NDArray[Any], device: torch.device | str, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    return torch.from_numpy(array).to(device=device, dtype=dtype)
