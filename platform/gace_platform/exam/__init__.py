@@ -1,1 +1,1 @@
-
+"""The frozen exam: what a potential must show before it may become champion."""

@@ -1,0 +1,53 @@
+"""Configuration file of ``gace models register``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from gace.config import Closed
+from gace_platform.exam.config import Criteria
+
+
+class ExamSection(Closed):
+    """Let the version sit the frozen exam right after it is registered."""
+
+    structures: Path
+    """Labelled structures of the exam (extended XYZ)."""
+    criteria: Criteria = Criteria()
+    """What has to be shown."""
+
+
+class RegisterConfig(Closed):
+    """One generation to be registered; paths are relative to the configuration file's folder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)
+    """Name of the campaign: of the MLflow experiment and of the registered model."""
+    generation: int = Field(ge=0)
+    """Number of the generation."""
+    bundle: Path
+    """Folder of the potential bundle."""
+    store: Path | None = None
+    """Folder of the MLflow store; ``--store`` goes before it, ``MLFLOW_TRACKING_URI`` stands in for it."""
+    aiida_uuid: str = ""
+    """UUID of the AiiDA node this potential comes from; with the checksum it identifies the version."""
+    nodes: dict[str, str] = Field(default_factory=dict)
+    """Further AiiDA UUIDs by role (``dataset``, ``committee``, ``workflow``, …), kept as tags."""
+    dataset_hash: str | None = None
+    """Hash of the training set; read from the bundle's metadata when not given."""
+    committee: Path | None = None
+    """Folder left by ``gace committee train`` (``members/*/metrics.jsonl``): one child run per member."""
+    n_labels: int | None = Field(default=None, ge=0)
+    """Labels paid for so far; the step under which ``metrics`` are logged (else the generation)."""
+    parameters: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Counts and settings shown with the generation's run."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Figures of this generation (errors, coverage, core seconds, …)."""
+    exam: ExamSection | None = None
+    """The exam, when it is to be taken now."""
+    promote: bool = True
+    """Move the alias ``champion`` here when the exam is passed (without an exam nothing is promoted)."""
+
+
+__all__ = ["ExamSection", "RegisterConfig"]
