@@ -7,9 +7,11 @@ Each floor of the house brings its own commands; none is imported before it is u
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import click
@@ -59,12 +61,26 @@ def print_json(summary: dict[str, Any]) -> None:
     click.echo(json.dumps(summary, sort_keys=False, allow_nan=False, default=float))
 
 
+def leave_note(error: GaceError) -> None:
+    """Write the kind and the message of an error into the file ``GACE_ERROR_FILE`` names, if it names one.
+
+    Three exit codes cannot tell a lost cluster, which is worth another try, from a diverged
+    training, which is not; whoever runs this command as a job can ask for this note.
+    """
+    path = os.environ.get("GACE_ERROR_FILE")
+    if path:
+        note = json.dumps({"error": type(error).__name__, "message": str(error)})
+        Path(path).write_text(note + "\n", encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage or input."""
     try:
-        gace.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        # outside standalone mode click returns the code of context.exit(code) instead of raising it
+        code = gace.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         sys.exit(2 if isinstance(error, click.UsageError) else 1)
@@ -73,7 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except GaceError as error:
         click.echo(f"error: {error}", err=True)
+        leave_note(error)
         sys.exit(error.exit_code)
+    if isinstance(code, int) and code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":
