@@ -1,0 +1,43 @@
+"""Where tensors live and how precise they are, by name."""
+
+from __future__ import annotations
+
+import torch
+
+from gace.errors import InputError, nearest
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """A torch device by name; ``auto`` is the GPU where there is one.
+
+    Raises:
+        InputError: an unknown device, or a GPU asked for where none is.
+    """
+    if device == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise InputError(
+            f"no device called '{device}'{nearest(str(device), ['auto', 'cpu', 'cuda'])}"
+        ) from None
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError("device 'cuda' was asked for, but torch sees no GPU; use device 'cpu'")
+        return torch.device("cuda", found.index or 0)
+    return found
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """``float32`` or ``float64`` as torch's dtype.
+
+    Raises:
+        InputError: anything else.
+    """
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise InputError(f"no dtype called '{dtype}'{nearest(dtype, DTYPES)}")
+    return DTYPES[dtype]

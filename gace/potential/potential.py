@@ -1,0 +1,278 @@
+"""The potential as its users meet it: a committee of models, energies of isolated atoms, uncertainty."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from ase import Atoms
+from numpy.typing import NDArray
+
+from gace.errors import InputError
+from gace.potential.devices import resolve_device, resolve_dtype
+from gace.structures.graph import Graph
+from gace.structures.neighbours import Neighbourhood, collate, neighbourhood
+
+if TYPE_CHECKING:
+    from gace.engines.calculator import PotentialCalculator
+    from gace.potential.graph_ace import GraphACE
+    from gace.uncertainty.committee import Uncertainty
+
+
+class StructurePrediction(NamedTuple):
+    """What a potential says about one structure; uncertainties only where asked for and known."""
+
+    energy: float
+    """eV, isolated-atom energies included."""
+
+    forces: NDArray[np.float64]
+    """eV/Å ``(N, 3)``."""
+
+    stress: NDArray[np.float64] | None
+    """eV/Å³, tension positive ``(3, 3)``; None unless periodic in three directions."""
+
+    energies: NDArray[np.float64]
+    """Contribution of each atom, eV ``(N,)``; they sum to ``energy``."""
+
+    energy_std: float | None = None
+    """Committee standard deviation after rescaling, eV."""
+
+    forces_std: NDArray[np.float64] | None = None
+    """The same for each force component, eV/Å ``(N, 3)``."""
+
+    gamma: NDArray[np.float64] | None = None
+    """Novelty grade of each atom ``(N,)``; 1 is the boundary of the training set."""
+
+
+class GraphPrediction(NamedTuple):
+    """Mean over the members for a batch of structures, float64, on the CPU."""
+
+    energy: NDArray[np.float64]
+    """eV ``(B,)``."""
+
+    forces: NDArray[np.float64]
+    """eV/Å ``(N, 3)``."""
+
+    virial: NDArray[np.float64]
+    """Strain derivative of the energy, eV ``(B, 3, 3)``."""
+
+    energies: NDArray[np.float64]
+    """eV ``(N,)``."""
+
+    energy_std: NDArray[np.float64] | None
+    """eV ``(B,)``."""
+
+    forces_std: NDArray[np.float64] | None
+    """eV/Å ``(N, 3)``."""
+
+    gamma: NDArray[np.float64] | None
+    """``(N,)``."""
+
+
+class Potential:
+    """One or more graph-ACE models that share elements and cutoff; the prediction is their mean.
+
+    Attributes:
+        members: the ``M`` models.
+        elements: element symbols in the order the models index them.
+        cutoff: Å.
+        isolated_atom_energies: eV by element symbol; part of every energy this class returns.
+        level_of_theory: what the labels were computed with, or None.
+        uncertainty: calibration of the committee and the novelty grade, or None.
+        metadata: whatever the maker recorded (JSON-able), ``dataset_hash`` for one.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[GraphACE],
+        *,
+        isolated_atom_energies: Mapping[str, float],
+        level_of_theory: dict[str, Any] | None = None,
+        uncertainty: Uncertainty | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Join models into a potential.
+
+        Raises:
+            InputError: no member, members that differ in elements or cutoff, or an element
+                without an isolated-atom energy.
+        """
+        if not members:
+            raise InputError("a potential needs at least one member")
+        frames = [member.hyperparameters() for member in members]
+        self.members: list[GraphACE] = list(members)
+        self.elements: tuple[str, ...] = tuple(frames[0]["elements"])
+        self.cutoff = float(frames[0]["cutoff"])
+        if any(tuple(one["elements"]) != self.elements or one["cutoff"] != self.cutoff for one in frames):
+            raise InputError("the members of a potential must share elements (in order) and cutoff")
+        absent = [symbol for symbol in self.elements if symbol not in isolated_atom_energies]
+        if absent:
+            raise InputError(f"no isolated-atom energy for {', '.join(absent)}")
+        self.isolated_atom_energies = {
+            symbol: float(isolated_atom_energies[symbol]) for symbol in self.elements
+        }
+        self.level_of_theory = level_of_theory
+        self.uncertainty = uncertainty
+        self.metadata = dict(metadata or {})
+
+    def __repr__(self) -> str:
+        return (
+            f"Potential({''.join(self.elements)}, cutoff={self.cutoff:g} Å, members={len(self.members)}, "
+            f"uncertainty={'yes' if self.uncertainty is not None else 'no'}, {self.device}, {self.dtype})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.members[0].parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the parameters."""
+        return next(self.members[0].parameters()).dtype
+
+    @property
+    def has_committee(self) -> bool:
+        """Whether the spread of the members can be computed (``M`` ≥ 2)."""
+        return len(self.members) > 1
+
+    @property
+    def has_novelty(self) -> bool:
+        """Whether γ can be computed."""
+        return self.uncertainty is not None and self.uncertainty.novelty is not None
+
+    def to(
+        self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    ) -> Potential:
+        """This potential on another device or in another precision; itself when nothing changes.
+
+        Raises:
+            InputError: an unknown device or dtype.
+        """
+        target = self.device if device is None else resolve_device(device)
+        precision = self.dtype if dtype is None else resolve_dtype(dtype)
+        if (target, precision) == (self.device, self.dtype):
+            return self
+        other = copy.copy(self)
+        other.members = [copy.deepcopy(member).to(device=target, dtype=precision) for member in self.members]
+        return other
+
+    def neighbourhood(self, atoms: Atoms) -> Neighbourhood:
+        """The graph of one structure in this potential's terms."""
+        return neighbourhood(atoms, self.elements, self.cutoff)
+
+    def evaluate_graph(self, graph: Graph, uncertainty: bool = False) -> GraphPrediction:
+        """Energies and derivatives of a batch, averaged over the members.
+
+        Args:
+            graph: made with this potential's elements and cutoff; moved to its device and dtype.
+            uncertainty: also compute committee spread and γ where available.
+        """
+        from gace.potential.derivatives import energy_and_gradients
+
+        graph = graph.to(self.device, self.dtype)
+        outputs = [energy_and_gradients(member, graph) for member in self.members]
+        atomic = np.stack([_numpy(one.atomic_energy) for one in outputs])  # (M, N)
+        forces = np.stack([_numpy(one.forces) for one in outputs])  # (M, N, 3)
+        virial = np.mean([_numpy(one.virial) for one in outputs], axis=0)
+        species, structure = graph.species.cpu().numpy(), graph.structure.cpu().numpy()
+        isolated = np.array([self.isolated_atom_energies[symbol] for symbol in self.elements])[species]
+        # summed in float64 whatever the model's precision: totals reach 1e4 eV
+        cohesive = np.zeros((len(self.members), graph.n_structures))
+        np.add.at(cohesive, (slice(None), structure), atomic)
+        energy = cohesive.mean(0)
+        np.add.at(energy, structure, isolated)
+        energy_std = forces_std = gamma = None
+        if uncertainty and self.has_committee:
+            energy_scale, forces_scale = self._scales()
+            energy_std = cohesive.std(0, ddof=1) * energy_scale
+            forces_std = forces.std(0, ddof=1) * forces_scale
+        if uncertainty and self.uncertainty is not None and self.uncertainty.novelty is not None:
+            gamma = _numpy(self.uncertainty.novelty.gamma(outputs[0].features.detach(), graph.species))
+        energies = atomic.mean(0) + isolated
+        return GraphPrediction(energy, forces.mean(0), virial, energies, energy_std, forces_std, gamma)
+
+    def predict(
+        self, structures: Sequence[Atoms], *, batch_atoms: int = 2000, uncertainty: bool = False
+    ) -> list[StructurePrediction]:
+        """Energy, forces and stress of each structure, in the order given.
+
+        Args:
+            structures: molecules and periodic cells, mixed as you like.
+            batch_atoms: about how many atoms are computed at once (memory).
+            uncertainty: also fill ``energy_std``, ``forces_std`` and ``gamma`` where available.
+
+        Raises:
+            InputError: a structure holds an unknown element or has an impossible cell.
+        """
+        return list(self.predictions(structures, batch_atoms=batch_atoms, uncertainty=uncertainty))
+
+    def predictions(
+        self, structures: Sequence[Atoms], *, batch_atoms: int = 2000, uncertainty: bool = False
+    ) -> Iterator[StructurePrediction]:
+        """As :meth:`predict`, one at a time (for progress bars)."""
+        for batch in self._batches(structures, batch_atoms):
+            graph = collate(batch, self.cutoff, self.dtype, self.device)
+            yield from self.split(graph, self.evaluate_graph(graph, uncertainty))
+
+    def split(self, graph: Graph, result: GraphPrediction) -> Iterator[StructurePrediction]:
+        """The results of a batch, structure by structure."""
+        sizes = np.bincount(graph.structure.cpu().numpy(), minlength=graph.n_structures)
+        ends = np.cumsum(sizes)
+        volumes = graph.volume.cpu().numpy().astype(float)
+        for index, (end, size, volume) in enumerate(zip(ends, sizes, volumes, strict=True)):
+            own = slice(end - size, end)
+            yield StructurePrediction(
+                energy=float(result.energy[index]),
+                forces=result.forces[own],
+                stress=None if np.isnan(volume) else result.virial[index] / volume,
+                energies=result.energies[own],
+                energy_std=None if result.energy_std is None else float(result.energy_std[index]),
+                forces_std=None if result.forces_std is None else result.forces_std[own],
+                gamma=None if result.gamma is None else result.gamma[own],
+            )
+
+    def calculator(
+        self,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        *,
+        skin: float = 0.5,
+        uncertainty: bool = True,
+    ) -> PotentialCalculator:
+        """An ASE calculator; see :class:`gace.engines.calculator.PotentialCalculator`."""
+        from gace.engines.calculator import PotentialCalculator
+
+        return PotentialCalculator(self.to(device, dtype), skin=skin, uncertainty=uncertainty)
+
+    def _batches(self, structures: Sequence[Atoms], batch_atoms: int) -> Iterator[list[Neighbourhood]]:
+        """Consecutive structures, limited in atoms and in padded bonds."""
+        batch: list[Neighbourhood] = []
+        atoms, slots = 0, 1
+        for structure in structures:
+            one = self.neighbourhood(structure)
+            size, own = one.neighbour.shape
+            widest = max(slots, own)
+            if batch and (atoms + size > batch_atoms or (atoms + size) * widest > 32 * batch_atoms):
+                yield batch
+                batch, atoms, widest = [], 0, own
+            batch.append(one)
+            atoms, slots = atoms + size, widest
+        if batch:
+            yield batch
+
+    def _scales(self) -> tuple[float, float]:
+        """Factors on the committee's spread of energy and forces."""
+        if self.uncertainty is None:
+            return 1.0, 1.0
+        return float(self.uncertainty.energy_scale), float(self.uncertainty.forces_scale)
+
+
+def _numpy(tensor: Any) -> NDArray[np.float64]:
+    """A tensor (or array) as float64 on the CPU."""
+    if isinstance(tensor, torch.Tensor):
+        tensor = tensor.detach().cpu().numpy()
+    return np.asarray(tensor, dtype=np.float64)
