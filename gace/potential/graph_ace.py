@@ -1,0 +1,240 @@
+"""The graph atomic cluster expansion as a module: graph in, atomic energies out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gace.basis import RadialBasis, SphericalHarmonics, smooth_cutoff
+from gace.errors import InputError, nearest
+from gace.potential.irreps import Irreps
+from gace.potential.layer import Bonds, Layer
+from gace.potential.presets import PRESETS
+from gace.potential.zbl import CoreRepulsion
+from gace.structures.graph import Graph
+
+
+class AtomicOutput(NamedTuple):
+    """What a potential says of each atom."""
+
+    energy: Tensor
+    """Energy without the isolated atom's, eV ``(N,)``."""
+    features: Tensor
+    """Invariants that feed the readout ``(N, F)``."""
+
+
+class GraphACE(nn.Module):
+    """Graph ACE of ``T = len(l_max)`` layers [Bochkarev et al., PRX 14, 021036 (2024)].
+
+    One layer is the local (star) expansion; T layers sum over all trees of depth ≤ T with node
+    degree ≤ ``order``. The energy of an atom is ``scale`` times a linear function of all scalar
+    products plus a small network on their densities; it vanishes for an isolated atom.
+
+    Args:
+        elements: chemical symbols; their order is the order of ``Graph.species``.
+        cutoff: longest bond, Å.
+        l_max: highest degree of the spherical harmonics, one per layer.
+        order: highest number of densities in a product (ν_max, 1 … 4), one per layer or one for all.
+        channels: K.
+        l_message: highest degree L_I of the messages between layers.
+        parity: ``both`` keeps pseudo-tensors from the second layer on, ``natural`` drops them.
+        radial_basis: ``bessel`` or ``chebyshev``.
+        n_radial: number of radial basis functions.
+        radial_hidden: widths of the radial network.
+        cutoff_power: p of the polynomial cutoff.
+        densities: S, scalar densities per layer that enter the readout network.
+        readout_hidden: width of the readout network; 0 makes the readout linear.
+        mean_neighbours: N̄, mean number of neighbours inside the cutoff.
+        scale: unit of energy of the readout, eV (the root mean square force in eV/Å is a good value).
+        core_repulsion: add the ZBL repulsion.
+        seed: of the initial parameters.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        elements: Sequence[str],
+        cutoff: float = 5.0,
+        l_max: Sequence[int] = (3, 3),
+        order: int | Sequence[int] = 3,
+        channels: int = 32,
+        l_message: int = 1,
+        parity: str = "both",
+        radial_basis: str = "bessel",
+        n_radial: int = 8,
+        radial_hidden: Sequence[int] = (64, 64),
+        cutoff_power: int = 6,
+        densities: int = 16,
+        readout_hidden: int = 32,
+        mean_neighbours: float = 16.0,
+        scale: float = 1.0,
+        core_repulsion: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        orders = [order] * len(l_max) if isinstance(order, int) else list(order)
+        self._hyperparameters: dict[str, Any] = dict(
+            elements=list(elements), cutoff=float(cutoff), l_max=list(l_max), order=orders, channels=channels,
+            l_message=l_message, parity=parity, radial_basis=radial_basis, n_radial=n_radial,
+            radial_hidden=list(radial_hidden), cutoff_power=cutoff_power, densities=densities,
+            readout_hidden=readout_hidden, mean_neighbours=float(mean_neighbours), scale=float(scale),
+            core_repulsion=core_repulsion, seed=seed,
+        )  # fmt: skip
+        _check(self._hyperparameters)
+        self.elements = tuple(elements)
+        self.cutoff = float(cutoff)
+        self.cutoff_power = cutoff_power
+        self.mean_neighbours = float(mean_neighbours)
+        generator = torch.Generator().manual_seed(seed)
+        n_elements, T = len(self.elements), len(l_max)
+        self.radial_basis = RadialBasis(radial_basis, n_radial, self.cutoff)
+        self.harmonics = SphericalHarmonics(max(l_max))
+        self.layers = nn.ModuleList()
+        incoming: Irreps | None = None
+        for t in range(T):
+            layer = Layer(
+                n_elements=n_elements,
+                channels=channels,
+                n_radial=n_radial,
+                radial_hidden=tuple(radial_hidden),
+                l_max=l_max[t],
+                order=orders[t],
+                incoming=incoming,
+                l_message=l_message if t < T - 1 else None,
+                parity=parity,
+                generator=generator,
+            )
+            incoming = layer.message_irreps
+            self.layers.append(layer)
+        self.coefficients = nn.ParameterList()
+        self.projections = nn.ParameterList()
+        for layer in self.layers:
+            n = layer.n_invariants
+            ones = torch.ones(n, n_elements, channels, dtype=torch.float64)
+            self.coefficients.append(
+                nn.Parameter(ones + 0.3 * torch.randn(ones.shape, generator=generator, dtype=torch.float64))
+            )
+            shape = (n * channels, 1 + densities)
+            self.projections.append(
+                nn.Parameter(
+                    torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(n * channels)
+                )
+            )
+        self.readout = None
+        if readout_hidden and densities:
+            sizes = [T * densities, readout_hidden, 1]
+            self.readout = nn.ParameterList(
+                nn.Parameter(torch.randn(a, b, generator=generator, dtype=torch.float64) / math.sqrt(a))
+                for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            )
+        self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
+        self.shift = nn.Parameter(torch.zeros(n_elements, dtype=torch.float64))
+        self.repulsion = CoreRepulsion(self.elements) if core_repulsion else None
+
+    @classmethod
+    def from_preset(cls, name: str, *, elements: Sequence[str], **changes: Any) -> GraphACE:
+        """Build a preset (``1L-small`` … ``2L-large``); ``changes`` replace single arguments.
+
+        Raises:
+            InputError: no such preset.
+        """
+        if name not in PRESETS:
+            raise InputError(f"no preset called '{name}'{nearest(name, PRESETS)}")
+        arguments = {**PRESETS[name], **{k: v for k, v in changes.items() if v is not None}}
+        return cls(elements=elements, **arguments)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Arguments that rebuild this architecture: ``GraphACE(**model.hyperparameters())``."""
+        return dict(self._hyperparameters)
+
+    def set_shift(self, shift: Mapping[str, float]) -> None:
+        """Set the mean energy of a bonded atom of each element, eV, relative to the isolated atom."""
+        with torch.no_grad():
+            for position, element in enumerate(self.elements):
+                self.shift[position] = shift[element]
+
+    def bonds(self, graph: Graph) -> tuple[Tensor, Bonds]:
+        """Distances ``(N, J)`` and the functions of the bonds that all layers share."""
+        r = graph.edge_vector.square().sum(-1).sqrt()
+        unit = graph.edge_vector / r.unsqueeze(-1)
+        envelope = smooth_cutoff(r, self.cutoff, self.cutoff_power)
+        basis = self.radial_basis(r)
+        harmonics = [y.transpose(1, 2) for y in self.harmonics(unit)]
+        species = graph.species.index_select(0, graph.neighbour.reshape(-1)).view_as(graph.neighbour)
+        weight = (envelope / math.sqrt(self.mean_neighbours)).unsqueeze(-1)
+        return r, Bonds(basis, weight, harmonics, species)
+
+    def forward(self, graph: Graph) -> AtomicOutput:
+        """Energy and invariants of every atom."""
+        r, bonds = self.bonds(graph)
+        message: Tensor | None = None
+        invariants: list[Tensor] = []
+        for layer in self.layers:
+            message, scalars = layer(bonds, message, graph)
+            invariants.append(scalars)
+        energy = self._readout(invariants, graph) * self.scale
+        # the mean bonding energy fades in with the coordination, so that a lone atom has none
+        coordination = bonds.cutoff.sum((1, 2)) * math.sqrt(self.mean_neighbours)
+        energy = energy + self.shift[graph.species] * torch.tanh(coordination)
+        if self.repulsion is not None:
+            energy = energy + self.repulsion(r, graph.species, bonds.neighbour_species)
+        features = torch.cat([s.transpose(0, 1).flatten(1) for s in invariants], dim=1)
+        return AtomicOutput(energy, features)
+
+    def _readout(self, invariants: list[Tensor], graph: Graph) -> Tensor:
+        """Linear and non-linear function of the scalar densities ``(N,)``."""
+        linear: Tensor | None = None
+        densities = []
+        for scalars, coefficient, projection in zip(
+            invariants, self.coefficients, self.projections, strict=True
+        ):
+            weighted = scalars * coefficient.index_select(1, graph.species)
+            rho = weighted.transpose(0, 1).flatten(1) @ projection  # (N, 1 + S)
+            linear = rho[:, 0] if linear is None else linear + rho[:, 0]
+            densities.append(rho[:, 1:])
+        if self.readout is None:
+            return linear
+        hidden = nn.functional.silu(torch.cat(densities, dim=1) @ self.readout[0])
+        return linear + (hidden @ self.readout[1]).squeeze(1)
+
+    @torch.no_grad()
+    def calibrate(self, graph: Graph) -> None:
+        """Set the internal scales so that every product has unit root mean square on ``graph``.
+
+        Called once before training, on a batch of training structures.
+        """
+        for layer in self.layers:
+            layer.measuring = True
+        try:
+            self(graph)
+        finally:
+            for layer in self.layers:
+                layer.measuring = False
+
+
+def _check(h: Mapping[str, Any]) -> None:
+    """Raise InputError for the first hyperparameter that is out of range."""
+    conditions = [
+        (
+            len(h["elements"]) > 0 and len(set(h["elements"])) == len(h["elements"]),
+            "elements must be distinct",
+        ),
+        (h["cutoff"] > 0, f"cutoff must be positive (got {h['cutoff']})"),
+        (len(h["l_max"]) >= 1 and min(h["l_max"], default=-1) >= 0, "l_max needs one degree ≥ 0 per layer"),
+        (len(h["order"]) == len(h["l_max"]), "order needs one value per layer"),
+        (all(1 <= o <= 4 for o in h["order"]), f"order must be 1, 2, 3 or 4 (got {h['order']})"),
+        (h["channels"] >= 1, f"channels must be positive (got {h['channels']})"),
+        (h["l_message"] >= 0, f"l_message must not be negative (got {h['l_message']})"),
+        (h["parity"] in ("both", "natural"), f"parity must be both or natural (got {h['parity']})"),
+        (h["mean_neighbours"] > 0, "mean_neighbours must be positive"),
+    ]
+    for holds, message in conditions:
+        if not holds:
+            raise InputError(message)

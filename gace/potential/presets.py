@@ -1,0 +1,17 @@
+"""Named sets of hyperparameters; any of them can be changed one by one in the configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "1L-small": dict(cutoff=6.0, l_max=[3], order=3, channels=24, radial_hidden=[32, 32], densities=8),
+    "1L-medium": dict(cutoff=6.0, l_max=[4], order=4, channels=32, densities=16),
+    "1L-large": dict(cutoff=6.0, l_max=[4], order=4, channels=64, densities=16),
+    "2L-small": dict(
+        cutoff=5.0, l_max=[3, 2], order=3, channels=24, l_message=1, radial_hidden=[32, 32], densities=8
+    ),
+    "2L-medium": dict(cutoff=5.0, l_max=[4, 3], order=[4, 3], channels=32, l_message=1, densities=12),
+    "2L-large": dict(cutoff=5.0, l_max=[4, 3], order=4, channels=64, l_message=2, densities=16),
+}
+"""Arguments of :class:`gace.potential.graph_ace.GraphACE` by name: layers, then size."""
