@@ -37,6 +37,7 @@ $(ready): pyproject.toml constraints.txt
 	       "name another one: make install PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "error: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@echo 'installing into .venv: a few minutes the first time, about 2.5 GB'
 	$(PYTHON) -m venv .venv
 	$(bin)/python -m pip install --quiet --upgrade pip
 	$(bin)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
