@@ -261,7 +261,7 @@ def _member(config: dict[str, Any], index: int, tensors: dict[str, torch.Tensor]
 
 def _read_uncertainty(path: Path) -> Any:
     """The uncertainty in a bundle, or None."""
-    from gace.uncertainty.committee import Uncertainty
+    from gace.uncertainty.container import Uncertainty
 
     file = path / UNCERTAINTY
     if not file.is_file():

@@ -19,7 +19,7 @@ from gace.structures.neighbours import Neighbourhood, collate, neighbourhood
 if TYPE_CHECKING:
     from gace.engines.calculator import PotentialCalculator
     from gace.potential.graph_ace import GraphACE
-    from gace.uncertainty.committee import Uncertainty
+    from gace.uncertainty.container import Uncertainty
 
 
 class StructurePrediction(NamedTuple):
@@ -38,7 +38,7 @@ class StructurePrediction(NamedTuple):
     """Contribution of each atom, eV ``(N,)``; they sum to ``energy``."""
 
     energy_std: float | None = None
-    """Committee standard deviation after rescaling, eV."""
+    """Standard deviation: the members' spread, scaled to held-out errors, eV."""
 
     forces_std: NDArray[np.float64] | None = None
     """The same for each force component, eV/Å ``(N, 3)``."""
@@ -140,6 +140,12 @@ class Potential:
         return len(self.members) > 1
 
     @property
+    def has_error_bars(self) -> bool:
+        """Whether energies and forces come with standard deviations."""
+        fitted = self.uncertainty is not None and self.uncertainty.forces is not None
+        return self.has_committee or fitted
+
+    @property
     def has_novelty(self) -> bool:
         """Whether γ can be computed."""
         return self.uncertainty is not None and self.uncertainty.novelty is not None
@@ -182,14 +188,17 @@ class Potential:
         isolated = np.array([self.isolated_atom_energies[symbol] for symbol in self.elements])[species]
         # summed in float64 whatever the model's precision: totals reach 1e4 eV
         cohesive = np.zeros((len(self.members), graph.n_structures))
-        np.add.at(cohesive, (slice(None), structure), atomic)
+        for member, values in enumerate(atomic):
+            cohesive[member] = np.bincount(structure, weights=values, minlength=graph.n_structures)
         energy = cohesive.mean(0)
         np.add.at(energy, structure, isolated)
         energy_std = forces_std = gamma = None
-        if uncertainty and self.has_committee:
-            energy_scale, forces_scale = self._scales()
-            energy_std = cohesive.std(0, ddof=1) * energy_scale
-            forces_std = forces.std(0, ddof=1) * forces_scale
+        if uncertainty and self.has_error_bars:
+            from gace.uncertainty.container import Uncertainty
+
+            known = self.uncertainty or Uncertainty()
+            sizes = np.bincount(structure, minlength=graph.n_structures)
+            energy_std, forces_std = known.energy_std(cohesive, sizes), known.forces_std(forces)
         if uncertainty and self.uncertainty is not None and self.uncertainty.novelty is not None:
             gamma = _numpy(self.uncertainty.novelty.gamma(outputs[0].features.detach(), graph.species))
         energies = atomic.mean(0) + isolated
@@ -263,12 +272,6 @@ class Potential:
             atoms, slots = atoms + size, widest
         if batch:
             yield batch
-
-    def _scales(self) -> tuple[float, float]:
-        """Factors on the committee's spread of energy and forces."""
-        if self.uncertainty is None:
-            return 1.0, 1.0
-        return float(self.uncertainty.energy_scale), float(self.uncertainty.forces_scale)
 
 
 def _numpy(tensor: Any) -> NDArray[np.float64]:

@@ -64,16 +64,22 @@ def find_edges(atoms: Atoms, cutoff: float) -> Edges:
     if not np.isfinite(positions).all():
         raise InputError("a position is NaN or infinite")
     search = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
-    centre, neighbour, image, vector = search.compute(
-        points=positions, box=cell, periodic=periodic, quantities="ijSD"
-    )
+    found = search.compute(points=positions, box=cell, periodic=periodic, quantities="ijS")
+    centre, neighbour, image = (array.astype(np.int64) for array in found)
     order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], neighbour, centre))
-    return Edges(
-        centre[order].astype(np.int64),
-        neighbour[order].astype(np.int64),
-        image[order].astype(np.int64),
-        vector[order],
-    )
+    centre, neighbour, image = centre[order], neighbour[order], image[order]
+    return Edges(centre, neighbour, image, edge_vectors(positions, cell, centre, neighbour, image))
+
+
+def edge_vectors(
+    positions: NDArray[np.float64],
+    cell: NDArray[np.float64],
+    centre: NDArray[np.int64],
+    neighbour: NDArray[np.int64],
+    image: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Neighbour minus centre, Å ``(E, 3)``, from positions ``(N, 3)`` and the rows of ``cell``."""
+    return positions[neighbour] - positions[centre] + image @ cell
 
 
 def complete_cell(atoms: Atoms) -> NDArray[np.float64]:

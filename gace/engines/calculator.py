@@ -1,0 +1,87 @@
+"""The potential as a calculator of ASE."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from gace.engines.verlet import VerletList
+from gace.errors import InputError
+from gace.potential.potential import Potential, StructurePrediction
+from gace.structures.neighbours import collate
+
+
+class PotentialCalculator(Calculator):
+    """``energy``, ``free_energy``, ``forces``, ``energies``; ``stress`` of cells periodic in 3-D.
+
+    Where the potential has them, also ``energy_std`` (eV), ``forces_std`` (eV/Å ``(N, 3)``) and
+    ``gamma`` (``(N,)``); read them with ``calc.get_property("gamma", atoms)`` or from ``results``.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
+
+    def __init__(self, potential: Potential, *, skin: float = 0.5, uncertainty: bool = True) -> None:
+        """Wrap a potential.
+
+        Args:
+            potential: on the device and in the precision it should run in.
+            skin: Å by which neighbour lists reach beyond the cutoff, to be reused between steps.
+            uncertainty: whether to compute the error bars and γ that the potential has.
+        """
+        super().__init__()
+        self.potential = _frozen(potential)
+        self.uncertainty = uncertainty
+        self.neighbours = VerletList(potential.elements, potential.cutoff, skin)
+        extra = ["energy_std", "forces_std"] if potential.has_error_bars else []
+        extra += ["gamma"] if potential.has_novelty else []
+        own = [*type(self).implemented_properties, *(extra if uncertainty else [])]
+        self.implemented_properties = own  # type: ignore[misc]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Compute everything at once; the forces cost little more than the energy.
+
+        Raises:
+            InputError: an element the potential does not know, or an impossible cell.
+        """
+        super().calculate(atoms, properties or ["energy"], system_changes)
+        if len(self.atoms) == 0:
+            raise InputError("the structure has no atoms")
+        potential = self.potential
+        one = self.neighbours.neighbourhood(self.atoms)
+        graph = collate([one], potential.cutoff, potential.dtype, potential.device)
+        (prediction,) = potential.split(graph, potential.evaluate_graph(graph, self.uncertainty))
+        self.results = results_of(prediction)
+
+
+def results_of(prediction: StructurePrediction) -> dict[str, Any]:
+    """A prediction as ASE's results dictionary; the stress in Voigt order."""
+    results: dict[str, Any] = {
+        "energy": prediction.energy,
+        "free_energy": prediction.energy,
+        "forces": prediction.forces,
+        "energies": prediction.energies,
+    }
+    if prediction.stress is not None:
+        (xx, xy, xz), (_, yy, yz), (_, _, zz) = prediction.stress
+        results["stress"] = np.array([xx, yy, zz, yz, xz, xy])
+    for name in ("energy_std", "forces_std", "gamma"):
+        value = getattr(prediction, name)
+        if value is not None:
+            results[name] = value
+    return results
+
+
+def _frozen(potential: Potential) -> Potential:
+    """A copy whose parameters need no gradient, which saves memory at every step."""
+    frozen = copy.copy(potential)
+    frozen.members = [copy.deepcopy(member).requires_grad_(False).eval() for member in potential.members]
+    return frozen

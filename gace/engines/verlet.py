@@ -1,0 +1,68 @@
+"""Neighbour lists that survive small moves."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from gace.structures.neighbours import (
+    Edges,
+    Neighbourhood,
+    complete_cell,
+    dense,
+    edge_vectors,
+    find_edges,
+    species_indices,
+    volume_of,
+)
+
+
+class VerletList:
+    """Candidates within ``cutoff + skin``, kept while no atom has moved more than half the skin.
+
+    Each call recomputes the vectors of the candidates and drops those beyond the cutoff, in the
+    same order as a fresh search would list them: the result does not depend on the history.
+    A change of cell, periodicity or species starts afresh.
+    """
+
+    def __init__(self, elements: tuple[str, ...], cutoff: float, skin: float = 0.5) -> None:
+        """See the class; ``cutoff`` and ``skin`` in Å, a skin of 0 searches every time."""
+        self.elements, self.cutoff, self.skin = elements, cutoff, skin
+        self.searches = 0
+        self._start: Atoms | None = None
+        self._species: NDArray[np.int64]
+        self._candidates: Edges
+
+    def neighbourhood(self, atoms: Atoms) -> Neighbourhood:
+        """The graph of ``atoms``, as :func:`gace.structures.neighbours.neighbourhood` builds it.
+
+        Raises:
+            InputError: an unknown element or an impossible cell.
+        """
+        if not self._valid(atoms):
+            self._species = species_indices(atoms, self.elements)
+            self._candidates = find_edges(atoms, self.cutoff + self.skin)
+            self._start = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+            self.searches += 1
+        centre, neighbour, image, _ = self._candidates
+        vector = edge_vectors(atoms.positions, complete_cell(atoms), centre, neighbour, image)
+        near = np.einsum("ea,ea->e", vector, vector) <= self.cutoff**2
+        slots = dense(centre[near], neighbour[near], vector[near], len(atoms), self.cutoff)
+        return Neighbourhood(self._species, *slots, volume_of(atoms))
+
+    def _valid(self, atoms: Atoms) -> bool:
+        """Whether the candidates still hold every neighbour."""
+        start = self._start
+        if start is None or self.skin <= 0 or len(start) != len(atoms):
+            return False
+        same = (
+            np.array_equal(start.numbers, atoms.numbers)
+            and np.array_equal(start.pbc, atoms.pbc)
+            and np.array_equal(start.cell.array, atoms.cell.array)
+        )
+        if not same:
+            return False
+        moved = np.square(atoms.positions - start.positions).sum(1).max()
+        # not "moved > …": a NaN position must count as moved, and be refused by the search
+        return bool(moved <= (0.5 * self.skin) ** 2)
