@@ -1,0 +1,148 @@
+"""Run a set of resumable subprocesses on a cluster and stream how each ended.
+
+A cluster may vanish while the work runs (its process was killed, its machine rebooted). With
+provider ``address`` the scheduler file is then read again until the timeout: jobs not yet ended
+are handed to the restarted cluster, where each resumes from what it left on disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gace.errors import ClusterError
+from gace_platform.cluster.config import Address, AnyProvider, LocalGpu, Slurm
+from gace_platform.cluster.provider import connect
+from gace_platform.cluster.supervise import Ended, run_supervised
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+POLL_SECONDS = 0.2
+COUNT_SECONDS = 2.0
+
+Outcome = Ended
+"""How a job ended, as a value: see :class:`gace_platform.cluster.supervise.Ended`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One subprocess, restartable at any moment in the folder it works in."""
+
+    name: str
+    """What the dashboard shows, such as ``train g1 member 2``; unique within one call of :func:`run_jobs`."""
+    command: Sequence[str]
+    cwd: str
+    log: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    retries: int = 1
+    gpu: bool = False
+    """Needs a worker that owns a GPU."""
+
+
+class ConnectionLostError(Exception):
+    """The scheduler is gone; jobs that have not ended may be handed to another one."""
+
+
+def run_jobs(
+    config: AnyProvider,
+    jobs: Sequence[Job],
+    on_end: Callable[[Job, Outcome], None] | None = None,
+    run_id: str = "",
+) -> dict[str, Outcome]:
+    """Run ``jobs`` and return how each ended, in the order given.
+
+    Args:
+        config: The cluster; one is started for the call, or connected to.
+        jobs: What to run; more jobs than workers wait in the scheduler.
+        on_end: Called in this thread as each job ends, in order of arrival: for progress, not for results.
+        run_id: Added to the task keys, so that two runs on one cluster do not share tasks.
+
+    Raises:
+        ClusterError: the scheduler, or every worker, was lost and did not come back in time.
+    """
+    outcomes: dict[str, Outcome] = {}
+
+    def record(job: Job, outcome: Outcome) -> None:
+        outcomes[job.name] = outcome
+        if on_end is not None:
+            on_end(job, outcome)
+
+    while True:
+        open_jobs = [job for job in jobs if job.name not in outcomes]
+        if not open_jobs:
+            return {job.name: outcomes[job.name] for job in jobs}
+        try:
+            with connect(config) as client:
+                _run_on(client, config, open_jobs, record, run_id)
+        except ConnectionLostError as lost:
+            if not isinstance(config, Address):
+                raise ClusterError(f"the Dask cluster was lost: {lost}") from None
+
+
+def _run_on(
+    client: Client,
+    config: AnyProvider,
+    jobs: Sequence[Job],
+    record: Callable[[Job, Outcome], None],
+    run_id: str,
+) -> None:
+    """Submit all jobs to one scheduler and stream their outcomes until none is open."""
+    open_futures = {job.name: (job, _submit(client, config, job, run_id)) for job in jobs}
+    last_seen_worker = last_count = time.monotonic()
+    while open_futures:
+        for name, (job, future) in list(open_futures.items()):
+            if future.status in ("cancelled", "lost"):
+                raise ConnectionLostError("the scheduler closed the connection")
+            if future.done():
+                record(job, _outcome(future))
+                del open_futures[name]
+        if client.status not in ("running", "connecting"):
+            raise ConnectionLostError("the scheduler closed the connection")
+        now = time.monotonic()
+        if now - last_count > COUNT_SECONDS:
+            last_count = now
+            if _n_workers(client):
+                last_seen_worker = now
+            elif now - last_seen_worker > config.workers_timeout:
+                raise ClusterError(f"the Dask cluster had no worker for {config.workers_timeout:g} s")
+        if open_futures:
+            time.sleep(POLL_SECONDS)
+
+
+def _submit(client: Client, config: AnyProvider, job: Job, run_id: str) -> Future:
+    threads = str(config.cores)
+    env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **job.env}
+    has_gpus = isinstance(config, LocalGpu | Address) or (
+        isinstance(config, Slurm) and config.gpus_per_worker > 0
+    )
+    return client.submit(
+        run_supervised,
+        list(job.command),
+        job.cwd,
+        job.log,
+        env,
+        job.retries,
+        key=f"{job.name}-{run_id}" if run_id else job.name,
+        pure=False,
+        retries=0,
+        resources={"GPU": 1} if job.gpu and has_gpus else None,
+    )
+
+
+def _outcome(future: Future) -> Outcome:
+    """The value of an ended future; a task that broke, or whose workers all died, failed."""
+    if future.status == "finished":
+        return Ended(*future.result())
+    error: Any = future.exception()
+    return Ended("failed", None, 0, 0.0, 0.0, f"{type(error).__name__}: {error}")
+
+
+def _n_workers(client: Client) -> int:
+    """Workers the scheduler has now."""
+    try:
+        return len(client.scheduler_info(n_workers=-1).get("workers", {}))
+    except (OSError, TimeoutError) as error:
+        raise ConnectionLostError(str(error)) from None

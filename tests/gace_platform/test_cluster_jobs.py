@@ -1,0 +1,211 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gace.errors import ClusterError, InputError
+from gace_platform.cluster import Address, Job, Local, connect, run_jobs, start_local
+
+pytestmark = pytest.mark.dask
+
+
+def job(folder, name, program, **options):
+    options.setdefault("retries", 0)
+    return Job(
+        name, [sys.executable, "-c", program], str(folder / name), str(folder / f"{name}.log"), **options
+    )
+
+
+def by_file(cluster, **options):
+    return Address(provider="address", scheduler_file=cluster.scheduler_file, **options)
+
+
+def wait_for(condition, seconds=15.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+SLEEP = (
+    "import os, pathlib, time\n"
+    "pathlib.Path('tmp').write_text(str(os.getpid())); os.replace('tmp', 'pid')\n"
+    "time.sleep(60)"
+)
+SLEEP_ONCE = (
+    "import os, pathlib, time\n"
+    "if pathlib.Path('pid').exists(): raise SystemExit\n"
+    "pathlib.Path('tmp').write_text(str(os.getpid())); os.replace('tmp', 'pid')\n"
+    "time.sleep(60)"
+)
+
+
+def test_outcomes_come_in_the_order_given(tmp_path, campaign_cluster):
+    jobs = [
+        job(tmp_path, "slow", "import time; time.sleep(0.5)"),
+        job(tmp_path, "bad", "raise SystemExit(3)"),
+        job(tmp_path, "fast", ""),
+    ]
+    arrived = []
+    outcomes = run_jobs(by_file(campaign_cluster), jobs, lambda j, _: arrived.append(j.name), run_id="order")
+    assert list(outcomes) == ["slow", "bad", "fast"]
+    assert [o.status for o in outcomes.values()] == ["completed", "failed", "completed"]
+    assert arrived[-1] != "bad"
+    assert sorted(arrived) == ["bad", "fast", "slow"]
+
+
+def test_a_local_cluster_needs_no_preparation(tmp_path):
+    outcomes = run_jobs(Local(workers=2), [job(tmp_path, "a", ""), job(tmp_path, "b", "")])
+    assert {o.status for o in outcomes.values()} == {"completed"}
+
+
+def test_the_scheduler_listens_on_loopback_only(campaign_cluster):
+    host, port = campaign_cluster.address.removeprefix("tcp://").split(":")
+    assert host == "127.0.0.1"
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    # little-endian hexadecimal of 127.0.0.1
+    assert f"0100007F:{int(port):04X}" in listening
+    assert f"00000000:{int(port):04X}" not in listening
+
+
+def test_the_dashboard_answers_on_loopback(campaign_cluster):
+    from urllib.request import urlopen
+
+    assert campaign_cluster.dashboard.startswith("http://127.0.0.1:")
+    with urlopen(campaign_cluster.dashboard, timeout=10) as answer:
+        assert answer.status == 200
+
+
+def test_a_port_in_use_is_wrong_input(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port}"):
+            start_local(tmp_path, dashboard=port)
+        with pytest.raises(InputError, match=f"port {port}"), connect(Local(dashboard=port)):
+            pass
+
+
+def test_no_scheduler_at_the_address_is_a_cluster_error(tmp_path):
+    missing = Address(provider="address", scheduler_file=tmp_path / "none.json", timeout=0.5)
+    with pytest.raises(ClusterError, match=r"none\.json does not exist"), connect(missing):
+        pass
+
+
+def test_a_lost_client_ends_its_subprocesses(tmp_path, campaign_cluster):
+    pid = tmp_path / "work" / "pid"
+    program = (
+        "import sys\n"
+        "from gace_platform.cluster import Address, Job, run_jobs\n"
+        f"config = Address(provider='address', scheduler_file={str(campaign_cluster.scheduler_file)!r})\n"
+        f"command = [sys.executable, '-c', {SLEEP!r}]\n"
+        f"run_jobs(config, [Job('orphan', command, {str(pid.parent)!r}, {str(tmp_path / 'log')!r})])\n"
+    )
+    client = subprocess.Popen([sys.executable, "-c", program])
+    assert wait_for(pid.exists)
+    client.kill()
+    client.wait()
+    assert wait_for(lambda: not running(int(pid.read_text())))
+
+
+def test_a_killed_worker_does_not_lose_its_job(tmp_path, campaign_cluster):
+    def kill_worker():
+        wait_for((tmp_path / "survivor" / "pid").exists)
+        subprocess_pid = int((tmp_path / "survivor" / "pid").read_text())
+        stat = Path(f"/proc/{subprocess_pid}/stat").read_text()
+        os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_worker)
+    killer.start()
+    outcomes = run_jobs(by_file(campaign_cluster), [job(tmp_path, "survivor", SLEEP_ONCE)], run_id="kill")
+    killer.join()
+    assert outcomes["survivor"].status == "completed"
+
+
+def test_a_restarted_cluster_takes_over(tmp_path):
+    first = start_local(tmp_path / "cluster")
+    config = by_file(first, timeout=60)
+    second = []
+
+    def replace_cluster():
+        wait_for((tmp_path / "job" / "pid").exists)
+        first.process.kill()
+        first.process.wait()
+        second.append(start_local(tmp_path / "cluster"))
+
+    replacing = threading.Thread(target=replace_cluster)
+    replacing.start()
+    try:
+        outcomes = run_jobs(config, [job(tmp_path, "job", SLEEP_ONCE)])
+    finally:
+        replacing.join()
+        second[0].close()
+    assert outcomes["job"].status == "completed"
+
+
+def test_a_cluster_that_stays_away_is_an_error_and_leaves_nothing_running(tmp_path):
+    cluster = start_local(tmp_path / "cluster")
+    pid = tmp_path / "job" / "pid"
+
+    def kill_cluster():
+        wait_for(pid.exists)
+        cluster.process.kill()
+        cluster.process.wait()
+
+    killer = threading.Thread(target=kill_cluster)
+    killer.start()
+    with pytest.raises(ClusterError, match="no Dask scheduler answers"):
+        run_jobs(by_file(cluster, timeout=1), [job(tmp_path, "job", SLEEP)])
+    killer.join()
+    assert wait_for(lambda: not running(int(pid.read_text())))
+
+
+def test_the_cluster_dies_with_the_process_that_started_it(tmp_path):
+    program = (
+        "import sys, time\n"
+        "from gace_platform.cluster import start_local\n"
+        "cluster = start_local(sys.argv[1])\n"
+        "print(cluster.process.pid, flush=True)\n"
+        "time.sleep(60)"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    cluster = int(driver.stdout.readline())
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    assert wait_for(lambda: not running(cluster))
+
+
+def test_closing_the_cluster_ends_its_subprocesses(tmp_path):
+    pid = tmp_path / "job" / "pid"
+    with start_local(tmp_path / "cluster") as cluster:
+        config = by_file(cluster, timeout=1)
+
+        def run():
+            with pytest.raises(ClusterError):
+                run_jobs(config, [job(tmp_path, "job", SLEEP)])
+
+        running_job = threading.Thread(target=run)
+        running_job.start()
+        assert wait_for(pid.exists)
+    running_job.join()
+    assert wait_for(lambda: not running(int(pid.read_text())))
+    assert not cluster.scheduler_file.exists()
