@@ -40,7 +40,7 @@ def _model_rows(potential: Potential, config: dict[str, Any]) -> dict[str, Any]:
         "parameters of one member": f"{count:,}",
         "elements, in stored order": ", ".join(potential.elements),
         "cutoff": f"{potential.cutoff:g} Å",
-        "layers": len(architecture["layers"]) if isinstance(architecture.get("layers"), list) else None,
+        "layers": len(architecture["l_max"]) if "l_max" in architecture else None,
         "units": "eV, Å, eV/Å, stress eV/Å³ (tension positive)",
         "format version": config["format_version"],
     }
