@@ -78,11 +78,14 @@ def fit_region(
     centre = features.mean(0)
     # a feature that hardly varies here, but does for other elements, must not count infinitely
     variance = np.maximum(features.var(0), 0.01 * spread)
-    projection = _random_projection(features.shape[1], dimensions, rng) / np.sqrt(variance)[:, None]
+    directions = _random_projection(features.shape[1], dimensions, rng)
+    projection = directions / np.sqrt(variance)[:, None]
     projected = (features - centre) @ projection
+    # clusters are sought before standardising, which would shrink the very directions that part them
+    raw = (features - centre) @ directions
     prior = float(np.mean(spread / variance))
-    whitening, offset = fit_clusters(projected, prior, rng)
-    held_out = held_out_distance(projected, group, prior, rng)
+    whitening, offset = fit_clusters(projected, raw, prior, rng)
+    held_out = held_out_distance(projected, raw, group, prior, rng)
     return Region(centre, projection, whitening, offset, boundary_of(held_out, projected.shape[1]))
 
 
@@ -100,7 +103,7 @@ def boundary_of(distance: Array, dimensions: int) -> float:
 
 
 def held_out_distance(
-    projected: Array, group: NDArray[np.int64], prior: float, rng: np.random.Generator
+    projected: Array, raw: Array, group: NDArray[np.int64], prior: float, rng: np.random.Generator
 ) -> Array:
     """Distances of environments to the region fitted without their own group, ``(<= n,)``.
 
@@ -118,20 +121,22 @@ def held_out_distance(
     for number in range(n_folds):
         out = fold == number
         if out.any() and not out.all():
-            whitening, offset = fit_clusters(projected[~out], prior, rng)
+            whitening, offset = fit_clusters(projected[~out], raw[~out], prior, rng)
             distances.append(cluster_distance(projected[out], whitening, offset))
     return np.concatenate(distances)
 
 
-def fit_clusters(projected: Array, prior: float, rng: np.random.Generator) -> tuple[Array, Array]:
+def fit_clusters(projected: Array, raw: Array, prior: float, rng: np.random.Generator) -> tuple[Array, Array]:
     """Whitening ``(C, D, D)`` and whitened centres ``(C, D)`` of clusters of ``projected`` ``(n, D)``.
+
+    The clusters are those of ``raw`` ``(n, D)``, the same environments before standardising.
 
     Each cluster's covariance is drawn towards the pooled within-cluster covariance by as many
     environments as there are dimensions; the pooled one is shrunk towards a multiple of the unit
     matrix, with one environment's worth of ``prior`` variance.
     """
     n, dimensions = projected.shape
-    assignment = assign_clusters(projected, max(1, min(MAX_CLUSTERS, n // max(2 * dimensions, 50))), rng)
+    assignment = assign_clusters(raw, max(1, min(MAX_CLUSTERS, n // max(2 * dimensions, 50))), rng)
     members = [projected[assignment == cluster] for cluster in np.unique(assignment)]
     within = np.concatenate([one - one.mean(0) for one in members])
     pooled = shrunk_covariance(within, prior)
@@ -145,18 +150,18 @@ def fit_clusters(projected: Array, prior: float, rng: np.random.Generator) -> tu
     return np.stack(whitening), np.stack(offset)
 
 
-def assign_clusters(projected: Array, n_clusters: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """k-means from k-means++ seeds: cluster of each row of ``projected`` ``(n, D)``, ``(n,)``."""
+def assign_clusters(points: Array, n_clusters: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """k-means from k-means++ seeds: cluster of each row of ``points`` ``(n, D)``, ``(n,)``."""
     if n_clusters == 1:
-        return np.zeros(len(projected), dtype=np.int64)
-    seeds = [int(rng.integers(len(projected)))]
-    squared = np.square(projected - projected[seeds[0]]).sum(1)
+        return np.zeros(len(points), dtype=np.int64)
+    seeds = [int(rng.integers(len(points)))]
+    squared = np.square(points - points[seeds[0]]).sum(1)
     for _ in range(1, n_clusters):
         if not squared.any():  # fewer distinct environments than clusters
             break
-        seeds.append(int(rng.choice(len(projected), p=squared / squared.sum())))
-        squared = np.minimum(squared, np.square(projected - projected[seeds[-1]]).sum(1))
-    _, assignment = kmeans2(projected, projected[seeds], minit="matrix", iter=25, missing="warn")
+        seeds.append(int(rng.choice(len(points), p=squared / squared.sum())))
+        squared = np.minimum(squared, np.square(points - points[seeds[-1]]).sum(1))
+    _, assignment = kmeans2(points, points[seeds], minit="matrix", iter=25, missing="warn")
     return np.asarray(assignment, dtype=np.int64)
 
 

@@ -136,7 +136,7 @@ class Novelty:
         return cls(elements, regions)
 
     def _on(self, device: torch.device) -> list[tuple[Tensor, ...] | None]:
-        """Per element (centre, projection, whitening (D, C·D), offset), distances in units of the boundary."""
+        """Per element the tensors of :func:`_tensors`, placed on ``device`` once."""
         if device not in self._placed:
             self._placed[device] = [
                 None if region is None else _tensors(region, device) for region in self.regions
@@ -145,7 +145,7 @@ class Novelty:
 
 
 def _tensors(region: Region, device: torch.device) -> tuple[Tensor, ...]:
-    """One region as float64 tensors; the boundary is divided out once, here."""
+    """Centre, projection, whitening ``(D, C·D)`` and offset; the boundary is divided out once, here."""
     n_clusters, dimensions = region.offset.shape
     whitening = region.whitening.transpose(1, 0, 2).reshape(dimensions, n_clusters * dimensions)
     values = (region.centre, region.projection, whitening / region.boundary, region.offset / region.boundary)
@@ -166,7 +166,13 @@ def _region(arrays: Mapping[str, NDArray[Any]], symbol: str) -> Region:
     for name, shape in expected.items():
         if values[name].shape != shape:
             raise BundleError(f"novelty.{symbol}.{name} has shape {values[name].shape}, expected {shape}")
-    return Region(**{**values, "boundary": float(values["boundary"])})
+    return Region(
+        values["centre"],
+        values["projection"],
+        values["whitening"],
+        values["offset"],
+        float(values["boundary"]),
+    )
 
 
 def _typical_variance(features: NDArray[np.float64], species: NDArray[np.int64]) -> NDArray[np.float64]:
