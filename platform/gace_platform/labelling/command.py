@@ -1,0 +1,138 @@
+"""`gace labels`: pay for reference calculations once, and look at what was paid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gace.cli import print_json
+from gace.errors import InputError
+
+
+@click.group()
+def command() -> None:
+    """Label structures with a reference method; every label is paid for once."""
+
+
+@command.command("run")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON summary as the last line.")
+def run(config: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Label the structures named in CONFIG; leaves labelled.xyz and labels.json in OUT."""
+    from gace_platform.labelling.config import load_label_config
+    from gace_platform.labelling.run import run_labels
+
+    summary = run_labels(load_label_config(config, overrides), out, _show)
+    summary["labelled"] = str(out / "labelled.xyz")
+    summary["labels"] = str(out / "labels.json")
+    if as_json:
+        print_json(summary)
+    else:
+        click.echo(
+            f"{summary['accepted']} accepted, {summary['quarantined']} quarantined of {summary['structures']}; "
+            f"{summary['computed']} computed, {summary['reused']} reused; {summary['core_seconds']:.1f} core seconds"
+        )
+
+
+@command.command("isolated")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for isolated_atoms.xyz.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON summary as the last line.")
+def isolated(config: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Isolated-atom energies of the elements in CONFIG's structures (and its `elements`)."""
+    from gace.structures.io import read_structures
+    from gace_platform.labelling.config import load_label_config
+    from gace_platform.labelling.run import energies_of, run_isolated_atoms, summarise
+
+    loaded = load_label_config(config, overrides)
+    structures = [] if loaded.structures is None else read_structures(loaded.structures)
+    symbols = {symbol for atoms in structures for symbol in atoms.get_chemical_symbols()} | set(
+        loaded.elements
+    )
+    if not symbols:
+        raise InputError("no elements: give 'structures' or 'elements'")
+    verdicts = run_isolated_atoms(loaded, sorted(symbols), out, _show)
+    energies = energies_of(verdicts)
+    if as_json:
+        core_seconds = summarise([], verdicts)["core_seconds"]
+        print_json(
+            {
+                "isolated_atoms": energies,
+                "quarantined": len(verdicts) - len(energies),
+                "core_seconds": core_seconds,
+            }
+        )
+    else:
+        for symbol, energy in energies.items():
+            click.echo(f"{symbol:2s} {energy:18.8f} eV")
+
+
+@command.command("list")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON summary as the last line.")
+def list_labels(store: Path, as_json: bool) -> None:
+    """Every finished calculation in STORE with its price, and what was lost to kills."""
+    opened = _open(store)
+    rows = [
+        {
+            "key": one.key,
+            "formula": one.atoms().get_chemical_formula(),
+            "status": one.status,
+            "price": one.core_seconds,
+        }
+        for one in opened.records()
+    ]
+    lost = opened.lost()
+    summary = {
+        "labels": sum(row["status"] == "computed" for row in rows),
+        "failed": sum(row["status"] == "failed" for row in rows),
+        "core_seconds": round(sum(float(row["price"]) for row in rows), 3),
+        "paid_twice": opened.paid_twice(),
+        "lost": len(lost),
+        "lost_core_seconds": round(sum(one["core_seconds"] for one in lost), 3),
+    }
+    if as_json:
+        print_json({**summary, "records": rows})
+        return
+    for row in rows:
+        click.echo(f"{row['key']}  {row['formula']:16s} {row['status']:9s} {row['price']:10.2f} core s")
+    click.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
+
+
+@command.command("show")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("key")
+def show(store: Path, key: str) -> None:
+    """One record of STORE (KEY may be shortened) and its history, as JSON."""
+    from gace.errors import nearest
+
+    opened = _open(store)
+    matches = [known for known in opened.keys() if known.startswith(key)]
+    if len(matches) != 1:
+        problem = f"{len(matches)} labels begin with '{key}'" if matches else f"no label '{key}'"
+        raise InputError(problem + ("" if matches else nearest(key, opened.keys()[:50])))
+    record = opened.get(matches[0])
+    history: list[dict[str, Any]] = [entry for entry in opened.journal if entry["key"] == matches[0]]
+    print_json({**(record.model_dump() if record else {}), "history": history})
+
+
+def _open(folder: Path) -> Any:
+    from gace_platform.ledger.store import LabelStore
+
+    if not folder.is_dir():
+        raise InputError(f"no such label store: {folder}")
+    return LabelStore(folder)
+
+
+def _show(verdict: Any, done: int, total: int) -> None:
+    """One line of progress on standard error."""
+    price = "reused" if verdict.reused else f"{verdict.record.core_seconds:.1f} core s"
+    reason = f": {verdict.reason.splitlines()[0]}" if verdict.reason else ""
+    click.echo(
+        f"{done}/{total} {verdict.atoms.get_chemical_formula()} {verdict.verdict} ({price}){reason}", err=True
+    )

@@ -1,0 +1,106 @@
+"""What an engine is: the contract between the batch and a program that computes labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from gace.errors import LabelError
+from gace_platform.labelling.config import PySCFReference, TeacherReference
+
+
+class Label(NamedTuple):
+    """The outcome of one converged reference calculation."""
+
+    energy: float
+    """eV."""
+    forces: NDArray[np.float64]
+    """eV/Å ``(N, 3)``."""
+    stress: NDArray[np.float64] | None
+    """eV/Å³ ``(3, 3)``, tension positive; None unless periodic in three directions."""
+
+
+class Failure(LabelError):
+    """One attempt failed: why, and the end of the program's log. Never a label.
+
+    Attributes:
+        failure_class: one word to count by: ``unconverged``, ``not_finite``, ``crashed``, ``timeout``, ``error``.
+        log: the last lines the program wrote.
+    """
+
+    def __init__(self, failure_class: str, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.failure_class = failure_class
+        self.log = log
+
+
+class Engine(Protocol):
+    """A program that labels structures at one level of theory.
+
+    An engine is made anew in the process that computes; making it imports nothing heavy.
+    """
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the value of a label, JSON-able; hashed into the label key."""
+        ...
+
+    def charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
+        """Total charge (e) and number of unpaired electrons of a structure: its own, else the reference's."""
+        ...
+
+    def check(self, structures: Sequence[Atoms]) -> None:
+        """Refuse what could never be computed, before anything is.
+
+        Raises:
+            InputError: unknown method, element without basis, impossible charge and spin, …
+            MissingDependencyError: the program is not installed.
+        """
+        ...
+
+    def isolated_atom(self, symbol: str) -> Atoms:
+        """A single neutral atom of an element in its ground state, ready to be labelled."""
+        ...
+
+    def remedies(self) -> list[str]:
+        """What each attempt does differently, in order; attempts beyond the list are not made."""
+        ...
+
+    def run(self, atoms: Atoms, attempt: int) -> Label:
+        """Label one structure with the remedy of this attempt (counted from 0).
+
+        Raises:
+            Failure: the calculation did not converge or broke.
+        """
+        ...
+
+
+def make_engine(reference: PySCFReference | TeacherReference) -> Engine:
+    """The engine of a reference section."""
+    if isinstance(reference, PySCFReference):
+        from gace_platform.labelling.engines.pyscf import PySCFEngine
+
+        return PySCFEngine(reference)
+    from gace_platform.labelling.engines.teacher import TeacherEngine
+
+    return TeacherEngine(reference)
+
+
+def stated_integer(atoms: Atoms, name: str) -> int | None:
+    """A whole number (``charge``, ``spin``) that a structure states in its ``info``, or None.
+
+    Raises:
+        InputError: it is not a whole number.
+    """
+    from gace.errors import InputError
+
+    value = atoms.info.get(name)
+    if value is None:
+        return None
+    number = float(value)
+    if number != round(number):
+        raise InputError(f"{atoms.get_chemical_formula()}: {name} must be a whole number, got {value}")
+    return int(round(number))

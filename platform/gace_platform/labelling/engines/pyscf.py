@@ -1,0 +1,228 @@
+"""Kohn–Sham density functional theory of molecules with PySCF: energies and analytic forces.
+
+Results are meant to be reproducible bit for bit: one thread, a start guess that depends on the structure
+alone, and a fixed amount of memory to plan with.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.units import Bohr, Hartree
+
+from gace.errors import InputError, missing, nearest
+from gace_platform.labelling.config import PySCFReference
+from gace_platform.labelling.engines.atoms import unpaired_electrons
+from gace_platform.labelling.engines.base import Failure, Label, stated_integer
+
+LOG_LINES = 15
+"""Lines of the program's log kept with a failure."""
+
+
+class PySCFEngine:
+    """Restricted (closed shell) or unrestricted Kohn–Sham calculations of molecules."""
+
+    def __init__(self, reference: PySCFReference) -> None:
+        self.reference = reference
+
+    def settings(self) -> dict[str, Any]:
+        """The level of theory and every numerical setting that moves a label."""
+        reference = self.reference
+        return {
+            "engine": "pyscf",
+            "code_version": _version("pyscf"),
+            "functional": reference.functional.lower(),
+            "basis": _canonical(reference.basis),
+            "density_fit": reference.density_fit,
+            "auxiliary_basis": reference.auxiliary_basis and _canonical(reference.auxiliary_basis),
+            "dispersion": reference.dispersion,
+            "grid_level": reference.grid_level,
+            "grid_response": reference.grid_response,
+            "conv_tol": reference.conv_tol,
+        }
+
+    def charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
+        """A structure's own charge and spin, else the reference's, else the lowest spin possible."""
+        charge = stated_integer(atoms, "charge")
+        spin = stated_integer(atoms, "spin")
+        charge = self.reference.charge if charge is None else charge
+        spin = self.reference.spin if spin is None else spin
+        if spin is None:
+            spin = (int(atoms.numbers.sum()) - charge) % 2
+        return charge, spin
+
+    def check(self, structures: Sequence[Atoms]) -> None:
+        """Refuse unknown functionals and bases, periodic structures, elements without basis, impossible spins.
+
+        Raises:
+            InputError: see above; the message names the structure.
+            MissingDependencyError: PySCF (or its dispersion package) is not installed.
+        """
+        try:
+            import pyscf  # noqa: F401
+        except ImportError:
+            raise missing("pyscf", "dft") from None
+        self._check_functional()
+        self._check_dispersion()
+        self._check_basis(sorted({symbol for atoms in structures for symbol in atoms.get_chemical_symbols()}))
+        for number, atoms in enumerate(structures):
+            where = f"structure {number} ({atoms.get_chemical_formula()})"
+            if any(atoms.pbc):
+                raise InputError(f"{where} is periodic; the pyscf engine labels molecules: set pbc to F F F")
+            self._check_spin(atoms, where)
+
+    def isolated_atom(self, symbol: str) -> Atoms:
+        """A neutral atom with as many unpaired electrons as Hund's rule asks for."""
+        atom = Atoms(symbol, positions=[[0.0, 0.0, 0.0]])
+        atom.info.update(charge=0, spin=unpaired_electrons(symbol))
+        return atom
+
+    def remedies(self) -> list[str]:
+        """DIIS as configured; damped with a level shift; second order; second order from another guess."""
+        return ["diis", "damping and level shift", "second order", "second order from a Hückel guess"]
+
+    def run(self, atoms: Atoms, attempt: int) -> Label:
+        """Energy and forces of one molecule.
+
+        Raises:
+            Failure: the self-consistent field did not converge, or PySCF raised an error.
+        """
+        log = io.StringIO()
+        try:
+            field = self._self_consistent_field(atoms, attempt, log)
+            energy = float(field.kernel())
+            if not field.converged:
+                raise Failure(
+                    "unconverged",
+                    f"no self-consistency in {field.max_cycle} cycles ({self.remedies()[attempt]})",
+                    _tail(log),
+                )
+            forces = np.zeros((1, 3)) if len(atoms) == 1 else self._forces(field)
+        except (np.linalg.LinAlgError, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+            if isinstance(error, Failure):
+                raise
+            raise Failure("error", f"{type(error).__name__}: {error}", _tail(log)) from error
+        return Label(energy * Hartree, forces, None)
+
+    def _self_consistent_field(self, atoms: Atoms, attempt: int, log: io.StringIO) -> Any:
+        """A prepared PySCF mean-field object, with the remedy of this attempt."""
+        from pyscf import dft, gto
+
+        reference = self.reference
+        charge, spin = self.charge_and_spin(atoms)
+        molecule = gto.Mole(verbose=4, stdout=log, max_memory=reference.memory_mb)
+        molecule.atom = list(zip(atoms.get_chemical_symbols(), atoms.positions.tolist(), strict=True))
+        molecule.unit, molecule.basis, molecule.ecp = (
+            "Angstrom",
+            reference.basis,
+            _core_potential(reference, atoms),
+        )
+        molecule.charge, molecule.spin = charge, spin
+        molecule.build(dump_input=False, parse_arg=False)
+        field = (dft.UKS if spin else dft.RKS)(molecule, xc=reference.functional)
+        if reference.density_fit:
+            field = field.density_fit(auxbasis=reference.auxiliary_basis)
+        if reference.dispersion is not None:
+            field.disp = reference.dispersion
+        field.grids.level = reference.grid_level
+        field.conv_tol = reference.conv_tol
+        field.max_cycle = reference.max_cycle
+        field.chkfile = None
+        if attempt == 1:
+            field.damp, field.level_shift, field.diis_start_cycle = 0.5, 0.3, 8
+            field.max_cycle = 4 * reference.max_cycle
+        elif attempt >= 2:
+            if attempt >= 3:
+                field.init_guess = "huckel"
+            field = field.newton()
+            field.conv_tol = reference.conv_tol
+        return field
+
+    def _forces(self, field: Any) -> np.ndarray:
+        """Analytic forces, eV/Å ``(N, 3)``."""
+        gradient = field.nuc_grad_method()
+        gradient.grid_response = self.reference.grid_response
+        return -np.asarray(gradient.kernel()) * Hartree / Bohr
+
+    def _check_functional(self) -> None:
+        from pyscf.dft import libxc
+
+        name = self.reference.functional
+        try:
+            libxc.parse_xc(name)
+        except (KeyError, ValueError, AttributeError):
+            known = [key for key in libxc.XC_CODES if isinstance(key, str)]
+            raise InputError(f"unknown functional '{name}'{nearest(name.upper(), known)}") from None
+
+    def _check_dispersion(self) -> None:
+        if self.reference.dispersion is None:
+            return
+        try:
+            import pyscf.dispersion  # noqa: F401
+        except ImportError:
+            raise InputError("dispersion needs another package: pip install pyscf-dispersion") from None
+
+    def _check_basis(self, symbols: Sequence[str]) -> None:
+        from pyscf import gto
+        from pyscf.gto.basis import ALIAS
+
+        name = self.reference.basis
+        lacking = []
+        for symbol in symbols:
+            try:
+                gto.basis.load(name, symbol)
+            except Exception:  # PySCF raises a dozen kinds here
+                lacking.append(symbol)
+        if lacking and _canonical(name) not in ALIAS and len(lacking) == len(symbols):
+            raise InputError(f"unknown basis '{name}'{nearest(_canonical(name), ALIAS)}")
+        if lacking:
+            raise InputError(
+                f"basis '{name}' has no functions for {', '.join(lacking)}; choose another basis"
+            )
+
+    def _check_spin(self, atoms: Atoms, where: str) -> None:
+        charge, spin = self.charge_and_spin(atoms)
+        electrons = int(atoms.numbers.sum()) - charge
+        if electrons < 1:
+            raise InputError(f"{where}: a charge of {charge} leaves no electrons")
+        if spin > electrons or (electrons - spin) % 2:
+            raise InputError(
+                f"{where}: {spin} unpaired among {electrons} electrons is impossible; set spin to "
+                f"{electrons % 2} or charge to {charge + 1} or {charge - 1}"
+            )
+
+
+def _core_potential(reference: PySCFReference, atoms: Atoms) -> dict[str, Any]:
+    """Effective core potentials that belong to the basis, for the elements that have one."""
+    from pyscf import gto
+
+    potentials = {}
+    for symbol in sorted(set(atoms.get_chemical_symbols())):
+        try:
+            potential = gto.basis.load_ecp(reference.basis, symbol)
+        except Exception:  # most bases have none
+            continue
+        if potential:
+            potentials[symbol] = potential
+    return potentials
+
+
+def _canonical(basis: str) -> str:
+    """A basis name without the spellings that mean the same."""
+    return basis.lower().replace("-", "").replace("_", "").replace(" ", "")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        raise missing(package, "dft") from None
+
+
+def _tail(log: io.StringIO) -> str:
+    return "\n".join(log.getvalue().splitlines()[-LOG_LINES:])

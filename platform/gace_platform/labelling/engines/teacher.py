@@ -1,0 +1,140 @@
+"""A teacher potential as an engine: any ASE calculator, for rehearsals and for tests of the loop itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from gace.errors import InputError
+from gace.structures.io import stress_matrix
+from gace_platform.labelling.config import TeacherReference
+from gace_platform.labelling.engines.atoms import unpaired_electrons
+from gace_platform.labelling.engines.base import Failure, Label, stated_integer
+from gace_platform.labelling.engines.calculators import calculator_factory, make_calculator
+
+
+class TeacherEngine:
+    """Energies, forces and (periodic in three directions) stress by an ASE calculator."""
+
+    def __init__(self, reference: TeacherReference) -> None:
+        self.reference = reference
+
+    def settings(self) -> dict[str, Any]:
+        """The calculator, its arguments and the version of the package it comes from."""
+        module = calculator_factory(self.reference.calculator).__module__
+        package = (
+            "tblite" if self.reference.calculator == "tblite" else "ase" if _built_in(module) else module
+        )
+        return {
+            "engine": "teacher",
+            "calculator": self.reference.calculator,
+            "kwargs": self.reference.kwargs,
+            "code_version": _version(package.partition(".")[0]),
+        }
+
+    def charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
+        """A structure's own charge and spin, else the reference's, else 0 (tblite: the lowest spin)."""
+        charge = stated_integer(atoms, "charge")
+        spin = stated_integer(atoms, "spin")
+        charge = self.reference.charge if charge is None else charge
+        spin = self.reference.spin if spin is None else spin
+        if spin is None:
+            spin = (int(atoms.numbers.sum()) - charge) % 2 if self._counts_electrons else 0
+        return charge, spin
+
+    def check(self, structures: Sequence[Atoms]) -> None:
+        """Make the calculator once and refuse elements it does not know.
+
+        Raises:
+            InputError: unknown calculator or arguments, unknown element, impossible spin.
+            MissingDependencyError: its package is not installed.
+        """
+        make_calculator(self.reference.calculator, **self.reference.kwargs)
+        known = _elements_of(self.reference.calculator)
+        for number, atoms in enumerate(structures):
+            where = f"structure {number} ({atoms.get_chemical_formula()})"
+            unknown = sorted(set(atoms.get_chemical_symbols()) - known) if known else []
+            if unknown:
+                raise InputError(
+                    f"{where}: calculator '{self.reference.calculator}' has no {', '.join(unknown)}"
+                )
+            charge, spin = self.charge_and_spin(atoms)
+            electrons = int(atoms.numbers.sum()) - charge
+            if self._counts_electrons and (electrons < spin or (electrons - spin) % 2):
+                raise InputError(
+                    f"{where}: {spin} unpaired among {electrons} electrons is impossible; set spin"
+                )
+
+    def isolated_atom(self, symbol: str) -> Atoms:
+        """A neutral atom with as many unpaired electrons as Hund's rule asks for (tblite) or none."""
+        atom = Atoms(symbol, positions=[[0.0, 0.0, 0.0]])
+        atom.info.update(charge=0, spin=unpaired_electrons(symbol) if self._counts_electrons else 0)
+        return atom
+
+    def remedies(self) -> list[str]:
+        """As given; for tblite also with more iterations, a weaker mixing and a fresh calculator."""
+        return ["as given", "more iterations", "strong damping"] if self._counts_electrons else ["as given"]
+
+    def run(self, atoms: Atoms, attempt: int) -> Label:
+        """Label one structure.
+
+        Raises:
+            Failure: the calculator raised an error or left something out.
+        """
+        work = Atoms(atoms.get_chemical_symbols(), positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        try:
+            work.calc = make_calculator(self.reference.calculator, **self._arguments(atoms, attempt))
+            energy = float(work.get_potential_energy())
+            forces = np.array(work.get_forces(), dtype=float)
+            stress = stress_matrix(work.get_stress()) if all(work.pbc) else None
+        except InputError:
+            raise
+        except Exception as error:  # a calculator may raise anything
+            kind = (
+                "unconverged" if "converge" in str(error).lower() or "scf" in str(error).lower() else "error"
+            )
+            raise Failure(kind, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+        return Label(energy, forces, stress)
+
+    @property
+    def _counts_electrons(self) -> bool:
+        return self.reference.calculator == "tblite"
+
+    def _arguments(self, atoms: Atoms, attempt: int) -> dict[str, Any]:
+        arguments = dict(self.reference.kwargs)
+        if self._counts_electrons:
+            charge, spin = self.charge_and_spin(atoms)
+            arguments = {"charge": charge, "multiplicity": spin + 1, **arguments}
+            if attempt >= 1:
+                arguments["max_iterations"] = 4 * int(arguments.get("max_iterations", 250))
+            if attempt >= 2:
+                arguments["mixer_damping"] = 0.1
+        return arguments
+
+
+def _elements_of(calculator: str) -> set[str]:
+    """Elements a known calculator can treat; empty: unknown, let it speak for itself."""
+    if calculator == "tersoff-si":
+        return {"Si"}
+    if calculator == "emt":
+        return {"Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt", "H", "C", "N", "O"}
+    if calculator == "tblite":
+        from ase.data import chemical_symbols
+
+        return set(chemical_symbols[1:87])
+    return set()
+
+
+def _built_in(module: str) -> bool:
+    return module.startswith("gace_platform.")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"

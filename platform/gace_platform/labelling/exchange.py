@@ -1,0 +1,38 @@
+"""How structures and labels travel between the batch and its engine process: as JSON, one object per line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from gace_platform.labelling.engines.base import Label
+
+
+def structure_to_json(atoms: Atoms) -> dict[str, Any]:
+    """Everything an engine may look at; floats survive the journey exactly."""
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": atoms.cell.array.tolist(),
+        "pbc": atoms.pbc.tolist(),
+        "info": {name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info},
+    }
+
+
+def structure_from_json(content: dict[str, Any]) -> Atoms:
+    """The inverse of :func:`structure_to_json`."""
+    return Atoms(**content)
+
+
+def label_to_json(label: Label) -> dict[str, Any]:
+    """A label as JSON; NaN and infinity are written as Python's json writes them."""
+    stress = None if label.stress is None else np.asarray(label.stress).tolist()
+    return {"energy": float(label.energy), "forces": np.asarray(label.forces).tolist(), "stress": stress}
+
+
+def label_from_json(content: dict[str, Any]) -> Label:
+    """The inverse of :func:`label_to_json`."""
+    stress = None if content["stress"] is None else np.array(content["stress"], dtype=float)
+    return Label(float(content["energy"]), np.array(content["forces"], dtype=float).reshape(-1, 3), stress)

@@ -1,0 +1,51 @@
+"""The quality gate: a finished calculation becomes a label only if it makes physical sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from gace_platform.labelling.config import QualityGate
+
+
+def objection(
+    atoms: Atoms,
+    energy: float,
+    forces: NDArray[np.float64],
+    stress: NDArray[np.float64] | None,
+    limits: QualityGate,
+    isolated: Mapping[str, float] | None = None,
+) -> str | None:
+    """Why a label may not be trusted, or None.
+
+    Args:
+        atoms: the structure.
+        energy: eV.
+        forces: eV/Å ``(N, 3)``.
+        stress: eV/Å³ ``(3, 3)``, or None.
+        limits: the gate's limits.
+        isolated: energies of isolated atoms by element, eV; None skips the check of the binding energy.
+    """
+    if not np.isfinite(energy) or not np.isfinite(forces).all():
+        return "energy or forces are not finite"
+    if stress is not None and not np.isfinite(stress).all():
+        return "the stress is not finite"
+    if forces.shape != (len(atoms), 3):
+        return f"forces have the shape {forces.shape}, not ({len(atoms)}, 3)"
+    largest = float(np.linalg.norm(forces, axis=1).max())
+    if largest > limits.max_force:
+        return f"a force of {largest:.1f} eV/Å exceeds max_force {limits.max_force:g}"
+    net = float(np.abs(forces.sum(axis=0)).max())
+    if net > limits.max_net_force:
+        return f"a net force of {net:.3f} eV/Å exceeds max_net_force {limits.max_net_force:g}: finer grid?"
+    if stress is not None and float(np.abs(stress).max()) > limits.max_stress:
+        return f"a stress of {float(np.abs(stress).max()):.3f} eV/Å³ exceeds max_stress {limits.max_stress:g}"
+    symbols = atoms.get_chemical_symbols()
+    if isolated is not None and len(atoms) > 1 and set(symbols) <= set(isolated):
+        binding = (energy - sum(isolated[symbol] for symbol in symbols)) / len(atoms)
+        if abs(binding) > limits.max_binding_energy:
+            return f"a binding energy of {binding:.1f} eV/atom exceeds {limits.max_binding_energy:g}"
+    return None

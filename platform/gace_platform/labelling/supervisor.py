@@ -1,0 +1,184 @@
+"""The batch's side of the engine process: start, ask, watch, and survive its death."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from ase import Atoms
+
+from gace.errors import InputError, LabelError, MissingDependencyError
+from gace_platform.labelling.config import LabelConfig
+from gace_platform.labelling.engines.base import Failure, Label
+from gace_platform.labelling.exchange import label_from_json, structure_to_json
+
+POLL_SECONDS = 1.0
+"""Interval at which the price of a running calculation is noted."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class Attempt(NamedTuple):
+    """How one attempt ended: with a label or with a failure, and its price."""
+
+    label: Label | None
+    failure: Failure | None
+    core_seconds: float
+
+
+class EngineProcess:
+    """One engine in a process of its own, started at the first request and again after a crash."""
+
+    def __init__(self, config: LabelConfig, log: Path) -> None:
+        self._config = config
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending = b""
+
+    def __enter__(self) -> EngineProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def check(self, structures: Sequence[Atoms]) -> None:
+        """Have the engine refuse what it could never compute.
+
+        Raises:
+            InputError: what it refused.
+            MissingDependencyError: its program is not installed.
+            LabelError: it died while checking.
+        """
+        request = {"operation": "check", "structures": [structure_to_json(atoms) for atoms in structures]}
+        answer = self._ask(request, None, None)
+        if isinstance(answer, Failure):
+            raise LabelError(f"the engine died while checking the input: {answer}")
+        if "refused" in answer:
+            missing = answer["kind"] == "MissingDependencyError"
+            raise (MissingDependencyError if missing else InputError)(answer["refused"])
+
+    def run(self, atoms: Atoms, attempt: int, note: Callable[[float], None] | None = None) -> Attempt:
+        """One attempt to label one structure.
+
+        Args:
+            atoms: the structure, with charge and spin in ``info``.
+            attempt: counted from 0; decides the remedy.
+            note: called about once a second with the CPU seconds spent so far.
+        """
+        request = {"operation": "run", "structure": structure_to_json(atoms), "attempt": attempt}
+        self._start()
+        before = self._core_seconds()
+        answer = self._ask(request, self._config.time_limit, note)
+        if isinstance(answer, Failure):
+            return Attempt(None, answer, max(self._last_core_seconds - before, 0.0))
+        if "failure" in answer:
+            stated = answer["failure"]
+            failure = Failure(stated["class"], stated["message"], stated["log"])
+            return Attempt(None, failure, answer["core_seconds"])
+        return Attempt(label_from_json(answer["label"]), None, answer["core_seconds"])
+
+    def stop(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        process.wait()
+
+    _last_core_seconds = 0.0
+
+    def _start(self) -> None:
+        """Start the process and hand it the configuration, unless it is alive."""
+        if self._process is not None:
+            return
+        threads = str(self._config.threads)
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, threads)}
+        command = [sys.executable, "-m", "gace_platform.labelling.worker", str(os.getpid())]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
+            )
+        self._pending = b""
+        start = {"operation": "start", "config": self._config.model_dump(mode="json")}
+        answer = self._exchange(start, None, None)
+        if isinstance(answer, Failure):
+            raise LabelError(f"the engine process did not start: {answer} {answer.log}")
+
+    def _ask(
+        self, request: dict[str, Any], limit: float | None, note: Callable[[float], None] | None
+    ) -> dict[str, Any] | Failure:
+        self._start()
+        return self._exchange(request, limit, note)
+
+    def _exchange(
+        self, request: dict[str, Any], limit: float | None, note: Callable[[float], None] | None
+    ) -> dict[str, Any] | Failure:
+        """Send one request and wait for its answer; a dead or stopped process is a failure."""
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            return self._buried()
+        descriptor = process.stdout.fileno()
+        began = time.monotonic()
+        while b"\n" not in self._pending:
+            ready, _, _ = select.select([descriptor], [], [], POLL_SECONDS)
+            if ready:
+                chunk = os.read(descriptor, 1 << 20)
+                if not chunk:
+                    return self._buried()
+                self._pending += chunk
+                continue
+            spent = self._core_seconds()
+            if note is not None:
+                note(spent)
+            if limit is not None and time.monotonic() - began > limit:
+                self.stop()
+                return Failure("timeout", f"stopped after {limit:g} s", self._log_tail())
+        line, _, self._pending = self._pending.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _buried(self) -> Failure:
+        """The failure behind a process that died by itself."""
+        process = self._process
+        assert process is not None
+        code = process.wait()
+        self.stop()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return Failure("crashed", f"the engine process {how}{hint}", self._log_tail())
+
+    def _core_seconds(self) -> float:
+        """CPU seconds of the living process so far (0 where the system does not tell)."""
+        if self._process is not None:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+                ticks = sum(int(field) for field in fields[11:15])
+                self._last_core_seconds = ticks / os.sysconf("SC_CLK_TCK")
+        return self._last_core_seconds
+
+    def _log_tail(self, lines: int = 15) -> str:
+        with contextlib.suppress(OSError):
+            return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+        return ""

@@ -1,0 +1,218 @@
+"""The label store: every reference calculation is paid for once, whoever asks and whatever is killed.
+
+Layout of the folder::
+
+    journal.jsonl            events: started, failed, computed, quarantined, reused
+    records/ab/<key>.json    one finished calculation, a label or a failure, written atomically
+    running/<key>.json       price so far of a calculation under way
+    locks/<key>.lock         held (flock) by the process that computes this key
+    settings/<hash>.json     the settings behind each settings hash
+
+A record is the truth, the journal its history. A process killed between the two leaves a record whose run the
+journal knows only as started; :meth:`LabelStore.paid_twice` and :meth:`LabelStore.lost` read both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from gace.errors import InputError
+from gace.files import write_json_atomic
+from gace.structures.io import set_labels
+from gace_platform.ledger.journal import Journal
+from gace_platform.ledger.locks import locked
+
+ENERGY_DIGITS = 8
+"""Decimals of an energy kept in the store, eV."""
+
+FORCE_DIGITS = 7
+"""Decimals of a force component kept in the store, eV/Å."""
+
+STRESS_DIGITS = 10
+"""Decimals of a stress component kept in the store, eV/Å³."""
+
+
+class LabelRecord(BaseModel):
+    """One finished reference calculation: a label, or the failure of every attempt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    key: str
+    run: str
+    """Identity of the computation that produced it (host, process, start)."""
+    status: Literal["computed", "failed"]
+    numbers: list[int]
+    positions: list[list[float]]
+    """Å ``(N, 3)``."""
+    cell: list[list[float]]
+    pbc: list[bool]
+    charge: int
+    spin: int
+    """Number of unpaired electrons."""
+    energy: float | None = None
+    """eV."""
+    forces: list[list[float]] | None = None
+    """eV/Å ``(N, 3)``."""
+    stress: list[list[float]] | None = None
+    """eV/Å³ ``(3, 3)``, tension positive."""
+    reason: str = ""
+    """Why it failed, with the end of the program's log."""
+    attempts: list[dict[str, Any]]
+    """For each attempt: ``attempt``, ``remedy``, ``failure_class``, ``message``, ``core_seconds``."""
+    core_seconds: float
+    """Price of all attempts, CPU seconds."""
+    finished: float
+    """Seconds since 1970."""
+
+    def atoms(self) -> Atoms:
+        """The structure with its charge, spin, key and (if computed) its label."""
+        plain = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
+        plain.info.update(charge=self.charge, spin=self.spin, label_key=self.key)
+        return set_labels(plain, self.energy, self.forces_array(), _array(self.stress))
+
+    def forces_array(self) -> NDArray[np.float64] | None:
+        """Forces, eV/Å ``(N, 3)``."""
+        return None if self.forces is None else np.array(self.forces, dtype=float).reshape(-1, 3)
+
+
+class LabelStore:
+    """Labels by key in a folder that many processes may use at once."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the label store {folder}: {error.strerror or error}") from None
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise InputError(f"the label store {folder} cannot be written")
+        self.journal = Journal(self.folder / "journal.jsonl")
+
+    def get(self, key: str) -> LabelRecord | None:
+        """The finished calculation under ``key``, or None.
+
+        Raises:
+            InputError: the record is damaged.
+        """
+        path = self._record_path(key)
+        try:
+            return LabelRecord.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise InputError(f"damaged label record {path}: remove it to have it computed again") from None
+
+    def put(self, record: LabelRecord) -> None:
+        """Keep a finished calculation; it is on disk when this returns."""
+        write_json_atomic(self._record_path(record.key), record.model_dump())
+
+    def keys(self) -> list[str]:
+        """Keys of all finished calculations, sorted."""
+        return sorted(path.stem for path in (self.folder / "records").glob("*/*.json") if path.name[0] != ".")
+
+    def records(self) -> Iterator[LabelRecord]:
+        """All finished calculations by key."""
+        for key in self.keys():
+            record = self.get(key)
+            if record is not None:
+                yield record
+
+    def remember_settings(self, digest: str, settings: dict[str, Any]) -> None:
+        """Keep the settings behind a settings hash, so that the store explains itself."""
+        path = self.folder / "settings" / f"{digest}.json"
+        if not path.exists():
+            write_json_atomic(path, settings)
+
+    @contextlib.contextmanager
+    def computing(self, key: str, wait: bool = True) -> Iterator[bool]:
+        """Hold the right to compute ``key``; yields whether it was obtained.
+
+        Look into the store again once inside: another process may have finished meanwhile.
+        """
+        with locked(self.folder / "locks" / f"{key}.lock", wait) as obtained:
+            yield obtained
+
+    def note_running(self, key: str, run: str, core_seconds: float) -> None:
+        """Note the price so far of a calculation under way, so that a killed one is still accounted for."""
+        folder = self.folder / "running"
+        folder.mkdir(exist_ok=True)
+        temporary = folder / f".{key}.{os.getpid()}"
+        temporary.write_text(json.dumps({"run": run, "core_seconds": round(core_seconds, 3)}))
+        temporary.replace(folder / f"{_safe(run)}.json")
+
+    def forget_running(self, run: str) -> None:
+        """Remove the note of a calculation that ended."""
+        (self.folder / "running" / f"{_safe(run)}.json").unlink(missing_ok=True)
+
+    def paid_twice(self) -> int:
+        """Number of keys that were computed to the end more than once (the promise: 0)."""
+        runs: dict[str, set[str]] = {}
+        for entry in self.journal:
+            if entry["event"] in ("computed", "quarantined"):
+                runs.setdefault(entry["key"], set()).add(str(entry.get("run")))
+        for record in self.records():
+            runs.setdefault(record.key, set()).add(record.run)
+        return sum(len(ended) > 1 for ended in runs.values())
+
+    def lost(self) -> list[dict[str, Any]]:
+        """Calculations that were started and killed: ``key``, ``run``, ``time``, ``core_seconds`` spent on them.
+
+        The price is the last one noted while it ran, so up to a few seconds too small.
+        """
+        started: dict[str, dict[str, Any]] = {}
+        for entry in self.journal:
+            run = str(entry.get("run"))
+            if entry["event"] == "started":
+                started[run] = entry
+            elif entry["event"] in ("computed", "quarantined"):
+                started.pop(run, None)
+        losses = []
+        for run, entry in started.items():
+            record = self.get(entry["key"])
+            if (record is not None and record.run == run) or self._is_computing(entry["key"], record):
+                continue
+            note = self.folder / "running" / f"{_safe(run)}.json"
+            spent = json.loads(note.read_text())["core_seconds"] if note.exists() else 0.0
+            losses.append({"key": entry["key"], "run": run, "time": entry["time"], "core_seconds": spent})
+        return losses
+
+    def _is_computing(self, key: str, record: LabelRecord | None) -> bool:
+        """Whether some process computes ``key`` right now."""
+        if record is not None:
+            return False
+        with self.computing(key, wait=False) as free:
+            return not free
+
+    def _record_path(self, key: str) -> Path:
+        return self.folder / "records" / key[:2] / f"{key}.json"
+
+
+def new_run(key: str) -> str:
+    """Identity of one computation: host, process, time and key."""
+    return f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}:{key[:8]}"
+
+
+def rounded(values: NDArray[np.float64] | None, digits: int) -> list[list[float]] | None:
+    """An array as nested lists, rounded for the store (and without negative zeros)."""
+    return None if values is None else (np.round(np.asarray(values, dtype=float), digits) + 0.0).tolist()
+
+
+def _array(values: list[list[float]] | None) -> NDArray[np.float64] | None:
+    return None if values is None else np.array(values, dtype=float)
+
+
+def _safe(run: str) -> str:
+    return run.replace("/", "_").replace(":", "_")
