@@ -1,0 +1,131 @@
+"""A labelled data set as a few tensors on the device, from which batches are cut without loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from gace.randomness import generator
+from gace.structures.graph import Graph
+from gace.structures.io import Labels
+from gace.structures.neighbours import collate, neighbourhood
+from gace.training.dataset import describe
+
+
+class Batch(NamedTuple):
+    """Some structures with their labels; a missing label is NaN."""
+
+    graph: Graph
+    n_atoms: Tensor
+    """Atoms of each structure, in the data set's floating-point type ``(B,)``."""
+    energy: Tensor
+    """Energy less that of the isolated atoms, eV ``(B,)``."""
+    forces: Tensor
+    """eV/Å ``(N, 3)``."""
+    virial: Tensor
+    """Stress times volume, eV ``(B, 3, 3)``."""
+
+
+class Packed:
+    """Structures searched for neighbours once, concatenated, and cut into batches by indexing.
+
+    Attributes:
+        names: description of each structure, for messages.
+        has_energy: whether any structure has an energy label; likewise ``has_forces``, ``has_stress``.
+        complete: whether every structure has its energy and all its forces.
+        mean_neighbours: mean number of neighbours of an atom within the cutoff.
+    """
+
+    def __init__(
+        self,
+        structures: Sequence[Atoms],
+        labels: Sequence[Labels],
+        *,
+        elements: Sequence[str],
+        cutoff: float,
+        isolated_atoms: dict[str, float],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        found = [neighbourhood(one, elements, cutoff) for one in structures]
+        reference = np.array([isolated_atoms[element] for element in elements])
+        # totals have more digits than float32 holds: the difference is taken in double precision
+        energy = np.array(
+            [
+                np.nan if label.energy is None else label.energy - reference[one.species].sum()
+                for one, label in zip(found, labels, strict=True)
+            ]
+        )
+        forces = np.concatenate(
+            [
+                np.full((len(one.species), 3), np.nan) if label.forces is None else label.forces
+                for one, label in zip(found, labels, strict=True)
+            ]
+        )
+        virial = np.array(
+            [
+                np.full((3, 3), np.nan) if label.stress is None else label.stress * one.volume
+                for one, label in zip(found, labels, strict=True)
+            ]
+        )
+        self.names = [describe(one, index) for index, one in enumerate(structures)]
+        self.complete = bool(np.isfinite(energy).all() and np.isfinite(forces).all())
+        self.has_energy = bool(np.isfinite(energy).any())
+        self.has_forces = bool(np.isfinite(forces).any())
+        self.has_stress = bool(np.isfinite(virial).any())
+        self.device, self.dtype = device, dtype
+        self._sizes = torch.tensor([len(one.species) for one in found])
+        self._first = torch.cumsum(self._sizes, 0) - self._sizes
+        self._slots = torch.tensor([one.neighbour.shape[1] for one in found])
+        graph = collate(found, cutoff)
+        inside = graph.edge_vector.norm(dim=-1) <= cutoff
+        self.mean_neighbours = float(inside.sum()) / graph.n_atoms
+        # counted from the structure's first atom, so that a batch only adds its own offsets
+        self._neighbour = (graph.neighbour - self._first[graph.structure][:, None]).to(device)
+        self._graph = graph.to(device, dtype)
+        self._energy, self._forces, self._virial = (
+            torch.from_numpy(one).to(device, dtype) for one in (energy, forces, virial)
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The structures with these indices ``(B,)`` (int64, on the CPU), in this order."""
+        sizes, device = self._sizes[indices], self.device
+        first = torch.cumsum(sizes, 0) - sizes
+        structure = torch.repeat_interleave(torch.arange(len(indices)), sizes)
+        atoms = torch.arange(len(structure)) + (self._first[indices] - first)[structure]
+        slots = int(self._slots[indices].max())
+        offset = first[structure].to(device)
+        structure, atoms, indices = structure.to(device), atoms.to(device), indices.to(device)
+        graph = Graph(
+            self._graph.species[atoms],
+            self._neighbour[atoms, :slots] + offset[:, None],
+            self._graph.edge_vector[atoms, :slots],
+            structure,
+            self._graph.volume[indices],
+        )
+        n_atoms = sizes.to(device, self.dtype)
+        return Batch(graph, n_atoms, self._energy[indices], self._forces[atoms], self._virial[indices])
+
+    def in_order(self, max_atoms: int) -> Iterator[tuple[Tensor, Batch]]:
+        """Indices and batches of at most ``max_atoms`` atoms (one structure at least), in order."""
+        start, total = 0, 0
+        sizes = self._sizes.tolist()
+        for index, size in enumerate(sizes):
+            if index > start and total + size > max_atoms:
+                yield (chosen := torch.arange(start, index)), self.batch(chosen)
+                start, total = index, 0
+            total += size
+        yield (chosen := torch.arange(start, len(sizes))), self.batch(chosen)
+
+
+def epoch_order(n_structures: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch visits the structures ``(n_structures,)``; no state to be saved."""
+    return torch.from_numpy(generator(seed, "epoch", epoch).permutation(n_structures))

@@ -1,0 +1,150 @@
+"""The configuration of one training run; defaults live here and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from gace.config import Closed
+
+
+class DataConfig(Closed):
+    """What is learnt from."""
+
+    train: Path | list[Path] = Field(description="labelled structures: one file or several")
+    validation: Path | list[Path] | float | int | None = Field(
+        default=None,
+        description="a file, a fraction of the training data (0 < x < 1), or a number of structures; "
+        "drawn by ancestor where structures name one, never by frame",
+    )
+    isolated_atoms: Path | dict[str, float] | None = Field(
+        default=None,
+        description="energies of the isolated atoms, eV: a file of one-atom structures, or element: energy; "
+        "without it they are fitted by least squares",
+    )
+    level_of_theory: dict[str, Any] | None = Field(
+        default=None, description="what the labels are (functional, basis, ...); kept in the bundle"
+    )
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _share(cls, share: Any) -> Any:
+        if isinstance(share, bool) or (isinstance(share, int | float) and share < 0):
+            raise ValueError("must be a file, a fraction or a number of structures")
+        if isinstance(share, float) and share >= 1:
+            raise ValueError("a fraction lies between 0 and 1; a number of structures is a whole number")
+        return share
+
+
+class PotentialConfig(Closed):
+    """What is trained."""
+
+    preset: str | None = Field(
+        default=None,
+        description="1L- or 2L- small, medium, large; default 2L-small, or the start model's own",
+    )
+    cutoff: float | None = Field(default=None, gt=0, description="Å; default: the preset's")
+    elements: list[str] | None = Field(
+        default=None, description="element order; default: those of the training data, sorted"
+    )
+    start_from: Path | None = Field(
+        default=None, description="a bundle whose parameters training starts from"
+    )
+    member: int = Field(default=0, ge=0, description="which member of that bundle")
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="further arguments of GraphACE, in place of the preset's"
+    )
+
+
+class FinalStage(Closed):
+    """The last part of training, with its own loss weights."""
+
+    fraction: float = Field(default=0.25, ge=0, lt=1, description="share of the planned training")
+    energy_weight: float = Field(default=10.0, ge=0, description="as training.energy_weight")
+    forces_weight: float = Field(default=1.0, ge=0, description="as training.forces_weight")
+
+
+class TrainingConfig(Closed):
+    """How it is trained."""
+
+    max_epochs: int = Field(default=1000, gt=0, description="passes over the training data")
+    max_steps: int | None = Field(
+        default=None, gt=0, description="optimiser steps; the nearest whole epoch replaces max_epochs"
+    )
+    max_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="wall time, resumes included, by whose end training has annealed; breaks exact replay",
+    )
+    batch_size: int = Field(default=5, gt=0, description="structures per optimiser step")
+    learning_rate: float = Field(default=0.01, gt=0, description="of Adam, at the end of warm-up")
+    schedule: Literal["cosine", "plateau", "constant"] = Field(
+        default="cosine", description="how the learning rate falls"
+    )
+    warmup_steps: int = Field(default=20, ge=0, description="steps of linear rise of the learning rate")
+    final_learning_rate: float = Field(
+        default=0.01, ge=0, le=1, description="floor of the schedule, as a share of learning_rate"
+    )
+    plateau_factor: float = Field(
+        default=0.8, gt=0, lt=1, description="fall of the learning rate on a plateau"
+    )
+    plateau_patience: int = Field(default=50, gt=0, description="epochs without progress that make a plateau")
+    optimizer: Literal["adam", "adamw"] = Field(
+        default="adam", description="adamw decouples the weight decay"
+    )
+    amsgrad: bool = Field(default=True, description="keep the largest second moment")
+    weight_decay: float = Field(default=0.0, ge=0, description="of the optimiser")
+    clip_norm: float | None = Field(default=10.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(
+        default=0.99,
+        ge=0,
+        lt=1,
+        description="running mean of the parameters, used for validation and the bundle",
+    )
+    loss: Literal["square", "huber", "mae"] = Field(default="square", description="of each residual")
+    huber_delta: float = Field(
+        default=0.01, gt=0, description="residual where huber turns linear, eV or eV/Å"
+    )
+    energy_weight: float = Field(default=1.0, ge=0, description="of the energy per atom, eV")
+    forces_weight: float = Field(default=10.0, ge=0, description="of the force components, eV/Å")
+    stress_weight: float = Field(
+        default=10.0, ge=0, description="of the stress, as virial per atom (eV), where data have it"
+    )
+    final_stage: FinalStage | None = Field(default=FinalStage(), description="null for none")
+    patience: int | None = Field(
+        default=None, gt=0, description="stop after so many epochs without progress on the validation data"
+    )
+    validate_every: int | None = Field(
+        default=None, gt=0, description="epochs; default: seldom enough to cost about 5 % of the time"
+    )
+    checkpoint_seconds: float = Field(default=10.0, ge=0, description="time between checkpoints")
+
+
+class TrainConfig(Closed):
+    """One training run: ``gace train CONFIG.yaml --out DIR``."""
+
+    data: DataConfig
+    potential: PotentialConfig = Field(default=PotentialConfig())
+    training: TrainingConfig = Field(default=TrainingConfig())
+    seed: int = Field(default=0, ge=0, description="every random draw derives from it")
+    device: str = Field(default="cpu", description="cpu, cuda, cuda:N, or auto")
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="of the training")
+    threads: int = Field(default=1, gt=0, description="CPU threads; exact replay needs the same number")
+
+    def relative_to(self, folder: Path) -> TrainConfig:
+        """The same configuration with relative paths taken from ``folder``."""
+
+        def absolute(value: Any) -> Any:
+            if isinstance(value, list):
+                return [absolute(one) for one in value]
+            return (folder / value).resolve() if isinstance(value, Path) else value
+
+        data = self.data.model_copy(
+            update={
+                name: absolute(getattr(self.data, name)) for name in ("train", "validation", "isolated_atoms")
+            }
+        )
+        potential = self.potential.model_copy(update={"start_from": absolute(self.potential.start_from)})
+        return self.model_copy(update={"data": data, "potential": potential})

@@ -1,0 +1,111 @@
+"""Labelled structures: reading, checking and splitting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+
+from gace.errors import InputError
+from gace.randomness import derive_seed
+from gace.structures.identity import structure_hash
+from gace.structures.io import Labels, labels_of, read_structures
+
+
+class Split(NamedTuple):
+    """Structures for training and for validation, each in an order that depends on content only."""
+
+    train: list[Atoms]
+    validation: list[Atoms]
+    warnings: list[str]
+
+
+def read_labelled(paths: Path | Sequence[Path]) -> list[Atoms]:
+    """All structures of one or several files.
+
+    Raises:
+        InputError: a file is missing, unreadable, or holds no structures.
+    """
+    files = [paths] if isinstance(paths, Path) else list(paths)
+    if not files:
+        raise InputError("data.train names no file")
+    return [atoms for path in files for atoms in read_structures(path)]
+
+
+def is_isolated_atom(atoms: Atoms) -> bool:
+    """Whether a structure is a reference energy rather than training data: one atom in empty space."""
+    return len(atoms) == 1 and not atoms.pbc.any()
+
+
+def canonical(structures: Sequence[Atoms]) -> list[Atoms]:
+    """Structures in an order that depends on their content only."""
+    return sorted(structures, key=structure_hash)
+
+
+def split(structures: Sequence[Atoms], validation: float | int, seed: int) -> Split:
+    """Set structures aside for validation: whole ancestors (trajectories) where they are named.
+
+    Args:
+        structures: labelled structures.
+        validation: a fraction below 1, or a number of structures.
+        seed: which ones are drawn derives from it and from the structures themselves.
+
+    Raises:
+        InputError: nothing would be left to train on.
+    """
+    ordered = canonical(structures)
+    count = round(validation * len(ordered)) if isinstance(validation, float) else validation
+    if count == 0:
+        return Split(ordered, [], [])
+    if count >= len(ordered):
+        raise InputError(f"data.validation takes {count} of {len(ordered)} structures: none left to train on")
+    chosen = _by_ancestor(ordered, count, seed)
+    warnings = []
+    if not chosen:
+        if any("ancestor" in atoms.info for atoms in ordered):
+            warnings.append("too few ancestors to validate on a separate one: validation is by frame")
+        keys = [derive_seed(seed, "validation", structure_hash(atoms)) for atoms in ordered]
+        chosen = set(np.argsort(keys, kind="stable")[:count].tolist())
+    train = [atoms for index, atoms in enumerate(ordered) if index not in chosen]
+    return Split(train, [ordered[index] for index in sorted(chosen)], warnings)
+
+
+def _by_ancestor(structures: Sequence[Atoms], count: int, seed: int) -> set[int]:
+    """Indices of whole ancestors that together hold at most ``count`` structures; may be empty."""
+    groups: dict[str, list[int]] = {}
+    for index, atoms in enumerate(structures):
+        if "ancestor" not in atoms.info:
+            return set()
+        groups.setdefault(str(atoms.info["ancestor"]), []).append(index)
+    chosen: set[int] = set()
+    for ancestor in sorted(groups, key=lambda name: derive_seed(seed, "validation", name)):
+        if len(chosen) + len(groups[ancestor]) <= count:
+            chosen.update(groups[ancestor])
+    return chosen
+
+
+def checked_labels(structures: Sequence[Atoms], what: str) -> list[Labels]:
+    """The labels of every structure.
+
+    Raises:
+        InputError: a structure without energy and forces, or with an infinite label.
+    """
+    found = []
+    for index, atoms in enumerate(structures):
+        labels = labels_of(atoms)
+        if labels.energy is None and labels.forces is None:
+            raise InputError(f"{what}: {describe(atoms, index)} has neither REF_energy nor REF_forces")
+        if any(value is not None and np.isinf(value).any() for value in labels):
+            raise InputError(f"{what}: {describe(atoms, index)} has an infinite label")
+        found.append(labels)
+    return found
+
+
+def describe(atoms: Atoms, index: int) -> str:
+    """A structure's name for messages: its identifier where it has one, else its number and formula."""
+    name = atoms.info.get("structure_id", atoms.info.get("label_key"))
+    formula = atoms.get_chemical_formula()
+    return f"structure '{name}' ({formula})" if name is not None else f"structure {index} ({formula})"

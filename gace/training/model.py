@@ -1,0 +1,110 @@
+"""The model training starts from: a preset adapted to the data, or an earlier bundle's parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gace.errors import InputError, nearest
+from gace.potential.graph_ace import GraphACE
+from gace.potential.presets import PRESETS
+from gace.randomness import derive_seed
+from gace.training.batches import Packed
+from gace.training.config import PotentialConfig, TrainConfig
+from gace.training.prepare import Data
+from gace.training.statistics import bonding_energies, label_scale
+
+DEFAULT_PRESET = "2L-small"
+
+# the data decide these, and a model that goes on from another keeps the other's
+_FROM_DATA = ("elements", "mean_neighbours", "scale", "seed")
+
+CALIBRATION_STRUCTURES = 16
+"""Structures on which the internal scales of a new model are measured."""
+
+
+def architecture(config: PotentialConfig) -> dict[str, Any]:
+    """Arguments of :class:`GraphACE` that the configuration decides.
+
+    Raises:
+        InputError: no such preset, or an override that is no argument of the model.
+    """
+    name = config.preset or DEFAULT_PRESET
+    if name not in PRESETS:
+        raise InputError(f"no preset called '{name}'{nearest(name, PRESETS)}")
+    known = sorted(
+        set(GraphACE.__init__.__kwdefaults__ or {}) - {"seed", "cutoff", "scale", "mean_neighbours"}
+    )
+    for key in config.overrides:
+        if key not in known:
+            raise InputError(f"unknown key 'potential.overrides.{key}'{nearest(key, known)}")
+    arguments = {**PRESETS[name], **config.overrides}
+    if config.cutoff is not None:
+        arguments["cutoff"] = config.cutoff
+    return arguments
+
+
+def choose_cutoff(config: PotentialConfig, data: Data) -> float:
+    """Cutoff of the model to be trained, Å.
+
+    Raises:
+        InputError: it differs from the start model's.
+    """
+    if data.start is None:
+        return float(architecture(config)["cutoff"])
+    if config.cutoff is not None and config.cutoff != data.start.cutoff:
+        raise InputError(
+            f"potential.cutoff {config.cutoff:g} Å differs from the start model's {data.start.cutoff:g} Å"
+        )
+    return data.start.cutoff
+
+
+def make_model(config: TrainConfig, data: Data, packed: Packed) -> GraphACE:
+    """A new model scaled to the data, or a copy of the start model; float64, on the CPU.
+
+    Raises:
+        InputError: an unknown preset or override, or a start model of another architecture.
+    """
+    if data.start is not None:
+        return _continued(config.potential, data)
+    try:
+        model = GraphACE(
+            **architecture(config.potential),
+            elements=data.elements,
+            mean_neighbours=max(packed.mean_neighbours, 1.0),
+            scale=label_scale(data.train, data.train_labels, data.isolated_atoms),
+            seed=derive_seed(config.seed, "parameters"),
+        )
+    except TypeError as error:
+        raise InputError(f"potential.overrides: {error}") from None
+    model.set_shift(bonding_energies(data.train, data.train_labels, data.isolated_atoms))
+    # evenly spread over the data, whose order depends on their content only
+    chosen = torch.linspace(0, len(packed) - 1, min(len(packed), CALIBRATION_STRUCTURES)).round().long()
+    model.calibrate(packed.batch(chosen).graph.to("cpu", torch.float64))
+    return model
+
+
+def _continued(config: PotentialConfig, data: Data) -> GraphACE:
+    """A copy of a member of the start model, after checking that the configuration means the same model."""
+    assert data.start is not None  # the caller has asked
+    start = data.start.members[config.member]
+    given = start.hyperparameters()
+    if config.preset is not None or config.overrides:
+        base = PotentialConfig(
+            preset=config.preset or DEFAULT_PRESET, cutoff=config.cutoff, overrides=config.overrides
+        )
+        asked = architecture(base)
+        wanted = GraphACE(**asked, elements=data.elements).hyperparameters()
+        for key, value in wanted.items():
+            if (
+                key not in _FROM_DATA
+                and given[key] != value
+                and (config.preset is not None or key in config.overrides)
+            ):
+                raise InputError(
+                    f"the start model has {key} {given[key]}, the configuration asks for {value}"
+                )
+    model = GraphACE(**given)
+    model.load_state_dict({name: tensor.detach().cpu() for name, tensor in start.state_dict().items()})
+    return model.double()

@@ -1,0 +1,203 @@
+"""Everything that can be found wrong before a step is taken, and the data and model training starts from."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ase import Atoms
+
+from gace.errors import InputError
+from gace.potential.devices import resolve_dtype
+from gace.structures.identity import dataset_hash
+from gace.structures.io import Labels
+from gace.training import dataset
+from gace.training.batches import Packed
+from gace.training.config import TrainConfig
+from gace.training.statistics import fit_isolated_atoms, read_isolated_atoms
+
+if TYPE_CHECKING:
+    from gace.potential.potential import Potential
+
+# what may change between the beginning of a run and its resumption
+_FREE_KEYS = {"data": ("train", "validation", "isolated_atoms"), "training": ("checkpoint_seconds",)}
+
+
+@dataclass
+class Data:
+    """Checked structures and labels, before any neighbour search."""
+
+    train: list[Atoms]
+    validation: list[Atoms]
+    train_labels: list[Labels]
+    validation_labels: list[Labels]
+    elements: list[str]
+    isolated_atoms: dict[str, float]
+    start: Potential | None
+    warnings: list[str] = field(default_factory=list)
+
+    def fingerprint(self, config: TrainConfig) -> dict[str, Any]:
+        """What decides the result of a run; two runs with equal fingerprints are the same run."""
+        settings = json.loads(config.model_dump_json())
+        for section, names in _FREE_KEYS.items():
+            for name in names:
+                settings[section].pop(name)
+        settings["potential"].pop("start_from")
+        return {
+            **settings,
+            "data.train": dataset_hash(self.train),
+            "data.validation": dataset_hash(self.validation),
+            "data.isolated_atoms": self.isolated_atoms,
+            "potential.start_from": None if self.start is None else _parameters_hash(self.start),
+        }
+
+
+def read_data(config: TrainConfig) -> Data:
+    """Read and check all inputs.
+
+    Raises:
+        InputError: anything missing, unreadable, unlabelled, contradictory, or without elements.
+    """
+    structures = dataset.read_labelled(config.data.train)
+    atoms_in_data = [one for one in structures if dataset.is_isolated_atom(one)]
+    structures = [one for one in structures if not dataset.is_isolated_atom(one)]
+    if not structures:
+        raise InputError("data.train holds nothing but isolated atoms")
+    dataset.checked_labels(structures, "data.train")
+    share = config.data.validation
+    warnings: list[str] = []
+    if isinstance(share, int | float):
+        train, validation, warnings = dataset.split(structures, share, config.seed)
+    else:
+        train = dataset.canonical(structures)
+        validation = [] if share is None else dataset.canonical(dataset.read_labelled(share))
+    start = _load_start(config)
+    elements = _elements(config, train, validation, start)
+    train_labels = dataset.checked_labels(train, "data.train")
+    isolated, more = _isolated_atoms(config, atoms_in_data, train, train_labels, elements, start)
+    return Data(
+        train=train,
+        validation=validation,
+        train_labels=train_labels,
+        validation_labels=dataset.checked_labels(validation, "data.validation"),
+        elements=elements,
+        isolated_atoms=isolated,
+        start=start,
+        warnings=[*warnings, *more],
+    )
+
+
+def _elements(
+    config: TrainConfig, train: list[Atoms], validation: list[Atoms], start: Potential | None
+) -> list[str]:
+    """The elements of the potential, in order."""
+    present = sorted({symbol for atoms in [*train, *validation] for symbol in atoms.symbols})
+    if start is not None:
+        elements, whose = list(start.elements), "the start model"
+    elif config.potential.elements is not None:
+        elements, whose = config.potential.elements, "potential.elements"
+    else:
+        return present
+    absent = [symbol for symbol in present if symbol not in elements]
+    if absent:
+        raise InputError(f"the data hold {', '.join(absent)}, which {whose} does not know")
+    if config.potential.elements not in (None, elements):
+        raise InputError(f"potential.elements differs from the start model's: {', '.join(elements)}")
+    return elements
+
+
+def _isolated_atoms(
+    config: TrainConfig,
+    atoms_in_data: list[Atoms],
+    train: list[Atoms],
+    labels: list[Labels],
+    elements: list[str],
+    start: Potential | None,
+) -> tuple[dict[str, float], list[str]]:
+    """Isolated-atom energies, eV, in the order of ``elements``, and warnings."""
+    if config.data.isolated_atoms is not None:
+        given = read_isolated_atoms(config.data.isolated_atoms)
+    elif atoms_in_data:
+        given = {
+            str(atoms.symbols[0]): label.energy
+            for atoms, label in zip(
+                atoms_in_data,
+                dataset.checked_labels(atoms_in_data, "isolated atom in data.train"),
+                strict=True,
+            )
+            if label.energy is not None
+        }
+    else:
+        fitted, warning = fit_isolated_atoms(train, labels, elements)
+        return fitted, [warning]
+    present = {symbol for atoms in train for symbol in atoms.symbols}
+    known = {**(start.isolated_atom_energies if start is not None else {}), **given}
+    absent = [symbol for symbol in elements if symbol not in given and symbol in present]
+    if absent:
+        raise InputError(f"data.isolated_atoms has no energy for {', '.join(absent)}")
+    return {symbol: known.get(symbol, 0.0) for symbol in elements}, []
+
+
+def _load_start(config: TrainConfig) -> Potential | None:
+    """The potential whose parameters training starts from."""
+    if config.potential.start_from is None:
+        return None
+    from gace.potential.bundle import load
+
+    start = load(config.potential.start_from, device="cpu")
+    if config.potential.member >= len(start.members):
+        raise InputError(
+            f"potential.member is {config.potential.member}, but {config.potential.start_from} "
+            f"has {len(start.members)} member(s), counted from 0"
+        )
+    return start
+
+
+def _parameters_hash(start: Potential) -> str:
+    """Hash over all parameters of a potential."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for member in start.members:
+        for name, tensor in sorted(member.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().double().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_writable(out: Path) -> None:
+    """Make the output folder.
+
+    Raises:
+        InputError: it cannot be made or written, or is a file.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write into {out}: {error.strerror or error}") from None
+
+
+def pack(
+    data: Data, config: TrainConfig, cutoff: float, device: torch.device
+) -> tuple[Packed, Packed | None]:
+    """Training and validation data as tensors; the latter None if there are none."""
+
+    def packed(structures: list[Atoms], labels: list[Labels]) -> Packed:
+        return Packed(
+            structures,
+            labels,
+            elements=data.elements,
+            cutoff=cutoff,
+            isolated_atoms=data.isolated_atoms,
+            dtype=resolve_dtype(config.dtype),
+            device=device,
+        )
+
+    train = packed(data.train, data.train_labels)
+    return train, packed(data.validation, data.validation_labels) if data.validation else None

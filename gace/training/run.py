@@ -1,0 +1,240 @@
+"""``gace.train``: one run from a configuration to a bundle, resumable at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+
+from gace.config import parse_config
+from gace.errors import InputError
+from gace.files import read_json, write_atomic, write_json_atomic
+from gace.potential.bundle import save_bundle
+from gace.potential.devices import resolve_device, resolve_dtype
+from gace.potential.graph_ace import GraphACE
+from gace.potential.potential import Potential
+from gace.training import checkpoint as saved
+from gace.training.batches import Packed
+from gace.training.config import TrainConfig
+from gace.training.metrics import MetricsFile
+from gace.training.model import choose_cutoff, make_model
+from gace.training.prepare import Data, check_writable, pack, read_data
+from gace.training.progress import ProgressBar
+from gace.training.trainer import Trainer
+from gace.training.validation import validate
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run has left behind."""
+
+    bundle: Path
+    """Folder of the trained potential."""
+    ending: str
+    """``completed``, ``early_stopping`` or ``max_minutes``."""
+    epochs: int
+    steps: int
+    n_train: int
+    n_validation: int
+    metrics: dict[str, Any]
+    """Errors by data set (``train``, ``validation``): ``energy_per_atom`` [meV/atom], ``forces`` [meV/Å],
+    ``stress`` [meV/Å³] with ``mae`` and ``rmse``."""
+    seconds: float
+    """Wall time, interruptions left out."""
+    core_seconds: float
+    dataset_hash: str
+    warnings: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """All fields, JSON-able."""
+        return {**asdict(self), "bundle": str(self.bundle)}
+
+
+def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress: bool = True) -> TrainResult:
+    """Train a potential, or go on with a run that was interrupted.
+
+    A finished run is not repeated: its result is returned. Interrupted by SIGINT or SIGTERM, the run
+    saves its state and raises :class:`KeyboardInterrupt`; after SIGKILL it goes on from the last checkpoint.
+    Either way the outcome is the uninterrupted run's, bit for bit (unless ``max_minutes`` decides).
+
+    Args:
+        config: the configuration; relative paths are taken from the current folder.
+        out: folder of the run; gets ``potential/``, ``metrics.jsonl``, ``config.yaml``, ``summary.json``.
+        progress: show a progress bar on standard error (a line now and then if that is no terminal).
+
+    Raises:
+        InputError: anything wrong with configuration, data or folder, before anything is computed.
+        TrainingDivergedError: a loss is not finite; the message names the structures.
+        KeyboardInterrupt: interrupted by a signal, state saved.
+    """
+    started, out = time.monotonic(), Path(out)
+    if not isinstance(config, TrainConfig):
+        config = parse_config(dict(config), TrainConfig)
+    config = config.relative_to(Path.cwd())
+    device = resolve_device(config.device)
+    data = read_data(config)
+    cutoff = choose_cutoff(config.potential, data)
+    check_writable(out)
+    fingerprint = data.fingerprint(config)
+    finished = _finished(out, fingerprint)
+    if finished is not None:
+        return finished
+    with _reproducible(config.threads), _signals() as interrupted:
+        packed, validation = pack(data, config, cutoff, device)
+        checkpoint = saved.load_checkpoint(saved.checkpoint_path(out), device)
+        if checkpoint is not None:
+            _same_run(checkpoint[1]["fingerprint"], fingerprint, out)
+        model = make_model(config, data, packed).to(device, resolve_dtype(config.dtype))
+        trainer = Trainer(
+            config, model, packed, validation, out=out, fingerprint=fingerprint, started=started
+        )
+        if checkpoint is not None:
+            trainer.restore(*checkpoint)
+        _write_config(config, data, model, out)
+        metrics = MetricsFile(out / "metrics.jsonl", trainer.epochs_done)
+        with (
+            contextlib.closing(metrics),
+            ProgressBar(trainer.total_epochs, trainer.epochs_done, progress) as bar,
+        ):
+            for warning in data.warnings:
+                bar.warn(warning)
+            ending = trainer.run(metrics, bar, interrupted)
+        if ending == "interrupted":
+            raise KeyboardInterrupt(
+                f"interrupted after {trainer.step} steps; the same command goes on from here"
+            )
+        return _finish(trainer, data, packed, validation, ending, out)
+
+
+def _finish(
+    trainer: Trainer, data: Data, packed: Packed, validation: Packed | None, ending: str, out: Path
+) -> TrainResult:
+    """Write the bundle, then the summary: where the summary stands, the run is complete."""
+    model = trainer.result()
+    errors = {"train": validate(model, packed, trainer.score_weights)}
+    if validation is not None:
+        errors["validation"] = validate(model, validation, trainer.score_weights)
+    config = json.loads(trainer.config.model_dump_json())
+    potential = Potential(
+        [model],
+        isolated_atom_energies=data.isolated_atoms,
+        level_of_theory=trainer.config.data.level_of_theory,
+        metadata={
+            "dataset_hash": trainer.fingerprint["data.train"],
+            "n_train": len(packed),
+            "n_validation": 0 if validation is None else len(validation),
+            "errors": errors,
+            "training": {name: config[name] for name in ("training", "seed", "dtype")},
+            "ending": ending,
+            "epochs": math.ceil(trainer.step / trainer.steps_per_epoch),
+            "software": _versions(),
+        },
+    )
+    result = TrainResult(
+        bundle=save_bundle(potential, out / "potential"),
+        ending=ending,
+        epochs=math.ceil(trainer.step / trainer.steps_per_epoch),
+        steps=trainer.step,
+        n_train=len(packed),
+        n_validation=0 if validation is None else len(validation),
+        metrics=errors,
+        seconds=round(trainer.seconds, 3),
+        core_seconds=round(trainer.core_seconds, 3),
+        dataset_hash=trainer.fingerprint["data.train"],
+        warnings=data.warnings,
+    )
+    summary = {**result.summary(), "bundle": "potential", "fingerprint": trainer.fingerprint}
+    write_json_atomic(out / "summary.json", {"format_version": FORMAT_VERSION, **summary})
+    return result
+
+
+def _finished(out: Path, fingerprint: dict[str, Any]) -> TrainResult | None:
+    """The result of a run that is complete already."""
+    if not (out / "summary.json").exists():
+        return None
+    summary = read_json(out / "summary.json")
+    version = summary.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise InputError(f"{out / 'summary.json'} is not a summary of this program: choose another --out")
+    _same_run(summary.pop("fingerprint"), fingerprint, out)
+    return TrainResult(**{**summary, "bundle": out / summary["bundle"]})
+
+
+def _same_run(earlier: dict[str, Any], now: dict[str, Any], out: Path, prefix: str = "") -> None:
+    """Refuse to mix two runs in one folder, naming what differs."""
+    for key in sorted({*earlier, *now}):
+        before, after = earlier.get(key), now.get(key)
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict) and not prefix and "." not in key:
+            _same_run(before, after, out, f"{key}.")
+        elif key.startswith("data.") and isinstance(before, str):
+            raise InputError(f"{out} holds a run on other data ({key}): choose another --out or delete it")
+        raise InputError(
+            f"{out} holds a run with {prefix}{key} = {before}, now {after}: choose another --out or delete it"
+        )
+
+
+def _write_config(config: TrainConfig, data: Data, model: GraphACE, out: Path) -> None:
+    """``config.yaml`` with every value as used."""
+    content = json.loads(config.model_dump_json())
+    content["data"]["isolated_atoms"] = data.isolated_atoms
+    content["potential"]["elements"] = data.elements
+    content["potential"]["cutoff"] = model.hyperparameters()["cutoff"]
+    write_atomic(out / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what computed the result."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("gace", "torch", "numpy", "ase", "vesin")}
+
+
+@contextlib.contextmanager
+def _reproducible(threads: int) -> Iterator[None]:
+    """A fixed number of threads, and no time wasted on denormal numbers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether SIGINT or SIGTERM has come; a second one acts at once."""
+    seen = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield seen.is_set
+        return
+    before: dict[int, Any] = {}
+    numbers = (int(signal.SIGINT), int(signal.SIGTERM))
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.set()
+        signal.signal(number, before[number])
+
+    for number in numbers:
+        before[number] = signal.signal(number, note)
+    try:
+        yield seen.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

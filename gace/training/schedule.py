@@ -1,0 +1,61 @@
+"""The learning rate and the stage of training, as functions of how far training has come."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gace.training.config import TrainingConfig
+from gace.training.losses import Weights
+
+
+def learning_rate(config: TrainingConfig, step: int, progress: float, plateau: float = 1.0) -> float:
+    """Learning rate of an optimiser step.
+
+    Args:
+        config: the training section.
+        step: number of steps done before this one.
+        progress: share of the planned training that is done, 0 … 1.
+        plateau: product of the falls so far; only the plateau schedule lets it leave 1.
+    """
+    rise = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    floor = config.final_learning_rate
+    shape = 1.0
+    if config.schedule == "cosine":
+        shape = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    elif config.schedule == "plateau":
+        shape = max(floor, plateau)
+    return config.learning_rate * rise * shape
+
+
+def stage_weights(config: TrainingConfig, progress: float, has_stress: bool) -> Weights:
+    """Loss weights after a share ``progress`` of the planned training."""
+    stress = config.stress_weight if has_stress else 0.0
+    final = config.final_stage
+    if final is not None and final.fraction > 0 and progress >= 1 - final.fraction:
+        return Weights(final.energy_weight, final.forces_weight, stress)
+    return Weights(config.energy_weight, config.forces_weight, stress)
+
+
+@dataclass
+class Plateau:
+    """Counts validations without progress; state of the plateau schedule and of early stopping."""
+
+    best: float = math.inf
+    best_epoch: int = 0
+    last_fall: int = 0
+    factor: float = 1.0
+
+    def see(self, score: float, epoch: int, config: TrainingConfig) -> bool:
+        """Take note of a validation; True if it is the best so far."""
+        improved = score < self.best
+        if improved:
+            self.best, self.best_epoch = score, epoch
+        elif epoch - max(self.best_epoch, self.last_fall) >= config.plateau_patience:
+            self.last_fall = epoch
+            self.factor *= config.plateau_factor if config.schedule == "plateau" else 1.0
+        return improved
+
+    def exhausted(self, epoch: int, config: TrainingConfig) -> bool:
+        """Whether early stopping ends training now."""
+        return config.patience is not None and epoch - self.best_epoch >= config.patience

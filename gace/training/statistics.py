@@ -1,0 +1,109 @@
+"""What the data say before training: energies of the isolated atoms, and the scale of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from gace.errors import InputError, nearest
+from gace.structures.io import Labels, labels_of, read_structures
+
+
+def read_isolated_atoms(source: Path | dict[str, float]) -> dict[str, float]:
+    """Energies of isolated atoms, eV, by element.
+
+    Args:
+        source: a file with labelled one-atom structures, or the energies themselves.
+
+    Raises:
+        InputError: an unknown element, a structure with several atoms or no energy, or two energies
+            for one element.
+    """
+    if isinstance(source, dict):
+        for element in source:
+            if element not in atomic_numbers:
+                raise InputError(
+                    f"data.isolated_atoms: no element '{element}'{nearest(element, atomic_numbers)}"
+                )
+        return dict(source)
+    energies: dict[str, float] = {}
+    for atoms in read_structures(source):
+        element, energy = atoms.get_chemical_symbols()[0], labels_of(atoms).energy
+        if len(atoms) != 1 or energy is None:
+            raise InputError(f"{source}: every structure must be one atom with REF_energy")
+        if energies.setdefault(element, energy) != energy:
+            raise InputError(f"{source}: two different energies for {element}")
+    return energies
+
+
+def fit_isolated_atoms(
+    structures: Sequence[Atoms], labels: Sequence[Labels], elements: Sequence[str]
+) -> tuple[dict[str, float], str]:
+    """Energy per element by least squares over the total energies, and a warning that says so.
+
+    Where the compositions do not tell the elements apart (one molecule only, say) the solution of
+    least norm is taken: differences between structures are unaffected, atomisation energies mean nothing.
+    """
+    known = [
+        (atoms, label.energy)
+        for atoms, label in zip(structures, labels, strict=True)
+        if label.energy is not None
+    ]
+    if not known:
+        return dict.fromkeys(
+            elements, 0.0
+        ), "no energies in the training data: isolated-atom energies set to zero"
+    counts = np.array(
+        [[atoms.symbols.count(element) for element in elements] for atoms, _ in known], dtype=float
+    )
+    energies = np.array([energy for _, energy in known])
+    solution, _, rank, _ = np.linalg.lstsq(counts, energies, rcond=1e-10)
+    warning = "no isolated-atom energies given: fitted per element by least squares"
+    if rank < len(elements):
+        warning += f" (underdetermined, rank {rank} of {len(elements)}: least-norm solution)"
+    return {element: float(value) for element, value in zip(elements, solution, strict=True)}, warning
+
+
+def label_scale(
+    structures: Sequence[Atoms], labels: Sequence[Labels], isolated_atoms: dict[str, float]
+) -> float:
+    """Natural size of the energy variations: RMS force component, eV/Å; else spread of energies per atom, eV.
+
+    One is returned where the data show no variation (a single relaxed structure).
+    """
+    known = [label.forces[np.isfinite(label.forces)] for label in labels if label.forces is not None]
+    components: NDArray[np.float64] = np.concatenate(known) if known else np.zeros(0)
+    if components.size and (size := float(np.sqrt(np.mean(components**2)))) > 1e-6:
+        return size
+    per_atom = [
+        (label.energy - sum(isolated_atoms[symbol] for symbol in atoms.symbols)) / len(atoms)
+        for atoms, label in zip(structures, labels, strict=True)
+        if label.energy is not None
+    ]
+    spread = float(np.std(per_atom)) if per_atom else 0.0
+    return spread if spread > 1e-6 else 1.0
+
+
+def bonding_energies(
+    structures: Sequence[Atoms], labels: Sequence[Labels], isolated_atoms: dict[str, float]
+) -> dict[str, float]:
+    """Mean energy of a bonded atom relative to the isolated one, eV, by least squares (of least norm)."""
+    elements = list(isolated_atoms)
+    known = [
+        (atoms, label.energy)
+        for atoms, label in zip(structures, labels, strict=True)
+        if label.energy is not None
+    ]
+    if not known:
+        return dict.fromkeys(elements, 0.0)
+    counts = np.array(
+        [[atoms.symbols.count(element) for element in elements] for atoms, _ in known], dtype=float
+    )
+    bonding = np.array([energy for _, energy in known]) - counts @ np.array(list(isolated_atoms.values()))
+    solution = np.linalg.lstsq(counts, bonding, rcond=1e-10)[0]
+    return {element: float(value) for element, value in zip(elements, solution, strict=True)}

@@ -1,0 +1,293 @@
+"""The training loop: every step is a function of what the checkpoint holds, and of nothing else."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gace.errors import TrainingDivergedError
+from gace.potential.graph_ace import GraphACE
+from gace.training import checkpoint as saved
+from gace.training.batches import Packed, epoch_order
+from gace.training.config import TrainConfig
+from gace.training.losses import Weights, loss_terms, penalty
+from gace.training.metrics import MetricsFile
+from gace.training.progress import ProgressBar
+from gace.training.schedule import Plateau, learning_rate, stage_weights
+from gace.training.validation import validate
+
+Ending = Literal["completed", "early_stopping", "max_minutes", "interrupted"]
+
+# share of the training time that validation may take where the user leaves it open, and
+# the cost of validating a structure relative to training on it
+_VALIDATION_SHARE, _VALIDATION_COST = 0.05, 0.35
+
+
+class Trainer:
+    """Optimises a model on packed data; resumes from ``out/checkpoint``.
+
+    Args:
+        config: the whole configuration.
+        model: on the device and in the precision of training.
+        train: training data.
+        validation: validation data, or None.
+        out: folder of the run.
+        fingerprint: identity of the run, stored with the checkpoint.
+        started: ``time.monotonic()`` at the beginning of this process's share of the run.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: GraphACE,
+        train: Packed,
+        validation: Packed | None,
+        *,
+        out: Path,
+        fingerprint: dict[str, Any],
+        started: float,
+    ) -> None:
+        self.config, self.settings = config, config.training
+        self.model, self.train, self.validation = model, train, validation
+        self.path, self.fingerprint = saved.checkpoint_path(out), fingerprint
+        self.averaged = copy.deepcopy(model).requires_grad_(False)
+        self.parameters = [one for one in model.parameters() if one.requires_grad]
+        self._averages = [
+            average
+            for average, one in zip(self.averaged.parameters(), model.parameters(), strict=True)
+            if one.requires_grad
+        ]
+        self.optimizer = make_optimizer(config, self.parameters)
+        self.penalty = penalty(self.settings.loss, self.settings.huber_delta)
+        self.has_stress = train.has_stress and self.settings.stress_weight > 0
+        self.steps_per_epoch = math.ceil(len(train) / self.settings.batch_size)
+        self.total_epochs = self.settings.max_epochs
+        if self.settings.max_steps is not None:
+            self.total_epochs = max(1, round(self.settings.max_steps / self.steps_per_epoch))
+        self.validate_every = self.settings.validate_every or self._validation_interval()
+        self.score_weights = stage_weights(self.settings, 1.0, self.has_stress)
+        self.step, self.plateau = 0, Plateau()
+        self.best: dict[str, Tensor] = {}
+        self._records: list[Tensor] = []
+        self._order: tuple[int, list[Tensor]] = (-1, [])
+        self._started, self._cpu_started = started, time.process_time()
+        self._seconds_before, self._core_seconds_before = 0.0, 0.0
+
+    # ------------------------------------------------------------------ where we are
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs done."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, interruptions left out."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def core_seconds(self) -> float:
+        """CPU time of the run, resumed parts included."""
+        return self._core_seconds_before + time.process_time() - self._cpu_started
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether ``max_minutes`` have passed."""
+        limit = self.settings.max_minutes
+        return limit is not None and self.seconds >= 60 * limit
+
+    def progress(self) -> float:
+        """Share of the plan that is done: of the steps, or of the minutes if those run out first."""
+        share = self.step / (self.total_epochs * self.steps_per_epoch)
+        limit = self.settings.max_minutes
+        return share if limit is None else min(1.0, max(share, self.seconds / (60 * limit)))
+
+    def _validation_interval(self) -> int:
+        """Epochs between validations such that they cost little; at least 20 in a whole run."""
+        if self.validation is None:
+            return 1
+        ratio = _VALIDATION_COST * len(self.validation) / len(self.train) / _VALIDATION_SHARE
+        return max(1, min(math.ceil(ratio), self.total_epochs // 20))
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, metrics: MetricsFile, bar: ProgressBar, interrupted: Callable[[], bool]) -> Ending:
+        """Train from where the checkpoint left off until an ending.
+
+        Raises:
+            TrainingDivergedError: a loss or gradient is not finite.
+        """
+        last_checkpoint = time.monotonic()
+        ending: Ending | None = None
+        while ending is None:
+            if self.epochs_done >= self.total_epochs:
+                ending = "completed"
+            elif (
+                self.plateau.exhausted(self.epochs_done, self.settings)
+                and self.step % self.steps_per_epoch == 0
+            ):
+                ending = "early_stopping"
+            elif self.out_of_time and self.step > 0:
+                ending = "max_minutes"
+            else:
+                self._one_step()
+                if self.step % self.steps_per_epoch == 0:
+                    self._end_epoch(metrics, bar)
+                if interrupted():
+                    ending = "interrupted"
+                elif time.monotonic() - last_checkpoint < self.settings.checkpoint_seconds:
+                    continue
+            self._check(self.epochs_done)
+            metrics.flush()
+            self.save()
+            last_checkpoint = time.monotonic()
+        return ending
+
+    def _one_step(self) -> None:
+        """One optimiser step on the next batch."""
+        epoch, index = divmod(self.step, self.steps_per_epoch)
+        progress = self.progress()
+        weights = stage_weights(self.settings, progress, self.has_stress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings, self.step, progress, self.plateau.factor)
+        batch = self.train.batch(self._batches(epoch)[index])
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = loss_terms(self.model, batch, self._present(weights), self.penalty, self.train.complete)
+        terms[0].backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
+        self.optimizer.step()
+        self.step += 1
+        # a running mean that forgets the beginning quickly
+        decay = min(self.settings.ema_decay, self.step / (self.step + 9))
+        torch._foreach_lerp_(self._averages, [one.detach() for one in self.parameters], 1 - decay)
+        # stays on the device: looked at once per epoch
+        self._records.append(torch.cat([terms.detach(), norm.detach().reshape(1)]))
+
+    def _present(self, weights: Weights) -> Weights:
+        """Weights without the terms that no structure has a label for."""
+        energy, forces, stress = weights
+        return Weights(energy * self.train.has_energy, forces * self.train.has_forces, stress)
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        """Indices of each batch of an epoch; sizes differ by one at most."""
+        if self._order[0] != epoch:
+            order = epoch_order(len(self.train), self.config.seed, epoch)
+            self._order = (epoch, list(torch.tensor_split(order, self.steps_per_epoch)))
+        return self._order[1]
+
+    def _check(self, epoch: int) -> Tensor | None:
+        """The epoch's records ``(steps, 5)``, after making sure that all are finite."""
+        if not self._records:
+            return None
+        records = torch.stack(self._records).cpu()
+        broken = (~torch.isfinite(records).all(dim=1)).nonzero().flatten()
+        if len(broken) == 0:
+            return records
+        first = int(broken[0])
+        names = ", ".join(self.train.names[index] for index in self._batches(epoch)[first].tolist())
+        raise TrainingDivergedError(
+            f"training diverged in epoch {epoch + 1}: loss or gradient is not finite for {names}; "
+            "check these labels, or lower training.learning_rate"
+        )
+
+    def _end_epoch(self, metrics: MetricsFile, bar: ProgressBar) -> None:
+        """Record the epoch that has just ended, and validate where it is time to."""
+        epoch = self.epochs_done
+        records = self._check(epoch - 1)
+        assert records is not None  # an epoch has at least one step
+        loss, energy, forces, stress, norm = records.double().mean(0).tolist()
+        line: dict[str, Any] = {
+            "epoch": epoch,
+            "step": self.step,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "loss": loss,
+            "terms": {"energy": energy, "forces": forces, "stress": stress},
+            "gradient_norm": norm,
+        }
+        note = f"loss {loss:.3g}"
+        last = epoch == self.total_epochs
+        score = loss
+        if self.validation is not None:
+            if epoch % self.validate_every and not last:
+                self._finish_line(metrics, bar, line, note)
+                return
+            found = validate(self.averaged, self.validation, self.score_weights)
+            line["validation"], score = found, found["score"]
+            if not math.isfinite(score):
+                raise TrainingDivergedError(
+                    f"training diverged: the validation error after epoch {epoch} is not finite; "
+                    "lower training.learning_rate"
+                )
+            if found["forces"] is not None:
+                note += f", validation forces {found['forces']['mae']:.1f} meV/Å"
+        if self.plateau.see(score, epoch, self.settings) and self.validation is not None:
+            self.best = {name: one.detach().clone() for name, one in self.averaged.state_dict().items()}
+        self._finish_line(metrics, bar, line, note)
+
+    def _finish_line(self, metrics: MetricsFile, bar: ProgressBar, line: dict[str, Any], note: str) -> None:
+        metrics.append(line)
+        self._records.clear()
+        bar.show(line["epoch"], note)
+
+    def result(self) -> GraphACE:
+        """The best averaged model on the validation data, or the last averaged one without such data."""
+        if self.best:
+            self.averaged.load_state_dict(self.best)
+        return self.averaged
+
+    # ------------------------------------------------------------------ state
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        tensors = {
+            **saved.with_prefix("model", self.model.state_dict()),
+            **saved.with_prefix("averaged", self.averaged.state_dict()),
+            **saved.with_prefix("best", self.best),
+            **saved.optimizer_tensors(self.optimizer),
+        }
+        if self._records:
+            tensors["records"] = torch.stack(self._records)
+        plateau = {name: None if value == math.inf else value for name, value in asdict(self.plateau).items()}
+        state = {
+            "fingerprint": self.fingerprint,
+            "step": self.step,
+            "plateau": plateau,
+            "seconds": self.seconds,
+            "core_seconds": self.core_seconds,
+        }
+        saved.save_checkpoint(self.path, tensors, state)
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from what :meth:`save` wrote."""
+        self.model.load_state_dict(saved.without_prefix("model", tensors))
+        self.averaged.load_state_dict(saved.without_prefix("averaged", tensors))
+        self.best = saved.without_prefix("best", tensors)
+        saved.restore_optimizer(self.optimizer, tensors)
+        self._records = list(tensors["records"]) if "records" in tensors else []
+        self.step = state["step"]
+        plateau: dict[str, Any] = {
+            name: math.inf if value is None else value for name, value in state["plateau"].items()
+        }
+        self.plateau = Plateau(**plateau)
+        self._seconds_before, self._core_seconds_before = state["seconds"], state["core_seconds"]
+
+
+def make_optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam or AdamW in one fused kernel."""
+    settings = config.training
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        parameters,
+        lr=settings.learning_rate,
+        amsgrad=settings.amsgrad,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
