@@ -209,7 +209,8 @@ def _write_files(potential: Potential, folder: Path) -> None:
     }
     if potential.uncertainty is not None:
         buffer = io.BytesIO()
-        np.savez(buffer, **potential.uncertainty.arrays())
+        arrays: dict[str, Any] = dict(potential.uncertainty.arrays())
+        np.savez(buffer, **arrays)
         content[UNCERTAINTY] = buffer.getvalue()
     for name, data in content.items():
         _write_flushed(folder / name, data)

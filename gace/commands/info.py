@@ -1,0 +1,76 @@
+"""``gace info``: what a potential is and where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gace.cli import print_json
+from gace.commands.options import json_option, potential_argument
+
+
+@click.command("info")
+@potential_argument
+@json_option
+def command(potential: str, as_json: bool) -> None:
+    """What POTENTIAL (a bundle folder or models:/ URI) is; its checksums are verified."""
+    from gace.potential.uri import fetched
+
+    with fetched(potential) as folder:
+        summary = describe_bundle(folder)
+    if as_json:
+        print_json(summary)
+    else:
+        show(summary)
+
+
+def describe_bundle(folder: Path) -> dict[str, Any]:
+    """The configuration of a bundle with its hash and what its uncertainty consists of.
+
+    Raises:
+        BundleError: as :func:`gace.load`.
+    """
+    from gace.potential.bundle import bundle_hash, load, read_config
+
+    config = read_config(folder)
+    potential = load(folder, device="cpu")
+    known = potential.uncertainty
+    return {
+        **config,
+        "n_parameters": sum(value.numel() for value in potential.members[0].parameters()),
+        "uncertainty": {
+            "error_bars": potential.has_error_bars,
+            "novelty": potential.has_novelty,
+            "n_calibration": 0 if known is None else int(known.n_calibration),
+            "calibration": "none" if known is None else known.calibration,
+        },
+        "bundle_hash": bundle_hash(folder),
+    }
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Print the description, one line per entry."""
+    rows = {
+        "elements": ", ".join(summary["elements"]),
+        "cutoff": f"{summary['cutoff']:g} Å",
+        "members": f"{summary['n_members']}, {summary['n_parameters']:,} parameters each",
+        "level of theory": _line(summary["level_of_theory"]),
+        "uncertainty": _line(summary["uncertainty"]),
+        "isolated atoms": _line(summary["isolated_atom_energies"]) + " eV",
+        "architecture": _line(summary["architecture"]),
+        "metadata": _line(summary["metadata"]),
+        "hash": summary["bundle_hash"],
+    }
+    width = max(len(name) for name in rows)
+    for name, value in rows.items():
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def _line(value: Any) -> str:
+    if not value:
+        return "not recorded"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items())
+    return str(value)
