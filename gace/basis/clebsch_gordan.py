@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from math import factorial, sqrt
 
 import numpy as np
@@ -40,7 +40,7 @@ def _complex_coefficient(l1: int, m1: int, l2: int, m2: int, L: int, M: int) -> 
     return prefactor * total
 
 
-@lru_cache(maxsize=None)
+@cache
 def _real_from_complex(l: int) -> NDArray[np.complex128]:
     """Unitary matrix from complex to real harmonics ``(2l+1 real, 2l+1 complex)``, m = -l … l."""
     u = np.zeros((2 * l + 1, 2 * l + 1), dtype=complex)
@@ -52,7 +52,7 @@ def _real_from_complex(l: int) -> NDArray[np.complex128]:
     return u
 
 
-@lru_cache(maxsize=None)
+@cache
 def real_clebsch_gordan(l1: int, l2: int, L: int) -> NDArray[np.float64]:
     """Coefficients C that make ``Σ C[M, m1, m2] x[m1] y[m2]`` transform as degree ``L``.
 
