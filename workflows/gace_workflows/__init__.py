@@ -1,1 +1,1 @@
-
+"""The top floor: AiiDA work chains and the campaign they carry out."""

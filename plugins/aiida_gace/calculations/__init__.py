@@ -1,1 +1,1 @@
-
+"""Calculation jobs: each runs one plain ``gace`` command."""

@@ -1,1 +1,1 @@
-
+"""Data types: a data set of labelled structures, a potential bundle."""

@@ -1,0 +1,191 @@
+"""The keeper: the one process that looks after a campaign from its start (or resumption) to its end.
+
+It starts the campaign's AiiDA daemon and Dask cluster, submits the work chain (or finds it), follows
+it, restarts what dies, and in the end writes summary and report. Whatever of it is killed,
+:func:`keep` on the same folder goes on: the work chain has its checkpoints in AiiDA's database, the
+labels are in their store, and trainings and walkers have their scratch folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from gace.errors import GaceError
+from gace_workflows.campaign import profile
+from gace_workflows.campaign.file import Campaign, dump_campaign, load_campaign
+from gace_workflows.campaign.folder import CampaignFolder
+
+if TYPE_CHECKING:
+    from aiida.orm import WorkChainNode
+
+    from gace_platform.cluster.launch import CampaignCluster
+
+POLL_SECONDS = 1.0
+LOOK_AFTER_SECONDS = 10.0
+
+Tell = Callable[[str], None]
+
+
+class CampaignFailedError(GaceError, RuntimeError):
+    """The campaign's work chain ended without a potential; the message names the step and the reason."""
+
+
+def keep(folder: CampaignFolder, tell: Tell) -> dict[str, Any]:
+    """Carry a prepared campaign to its end; returns the summary.
+
+    Args:
+        folder: a folder with a frozen campaign file.
+        tell: takes each line of progress.
+
+    Raises:
+        InputError: another process keeps this campaign.
+        CampaignFailedError: a step failed for good.
+    """
+    from gace_workflows.campaign.outcome import finish
+
+    folder.require_campaign()
+    campaign = load_campaign(folder.file)
+    with folder.kept(), stops_on_signals():
+        interrupted = bool(folder.read_state().get("sessions"))
+        folder.open_session()
+        profile.open_profile(folder.path, campaign.campaign)
+        if interrupted:
+            # what an earlier keeper left behind: orphans, stale files, processes without a task
+            profile.stop_daemon(folder.path)
+            profile.repair(folder.path, campaign.campaign)
+        with cluster_of(folder, campaign) as care, daemon_of(folder):
+            chain = find_or_submit(folder, campaign, tell)
+            tell(f"AiiDA   {profile.verdi_hint(folder.path, campaign.campaign)}")
+            if care.cluster.dashboard:
+                tell(f"Dask    {care.cluster.dashboard}")
+            follow(chain, folder, care, tell)
+        if not chain.is_finished_ok:
+            reason = chain.exit_message or str(chain.exception or "it was killed").strip().splitlines()[-1]
+            raise CampaignFailedError(
+                f"campaign {campaign.campaign}: {reason}; gace campaign resume {folder.path} tries again"
+            )
+        folder.touch_session()
+        return finish(folder, campaign, chain, tell)
+
+
+def find_or_submit(folder: CampaignFolder, campaign: Campaign, tell: Tell) -> WorkChainNode:
+    """The campaign's work chain: the one under way or ended well, else a new one.
+
+    A new one after a failure repeats no label and no finished training: stores and scratch know them.
+    """
+    from aiida import orm
+    from aiida.engine import submit
+
+    from aiida_gace.data.dataset import DatasetData
+    from gace_workflows.active_learning import ActiveLearningWorkChain
+    from gace_workflows.campaign.checks import starting_structures
+    from gace_workflows.campaign.progress import find_work_chain
+
+    chain = find_work_chain()
+    if chain is not None and (not chain.is_terminated or chain.is_finished_ok):
+        tell(f"resuming {campaign.campaign}, process {chain.pk}")
+        folder.update_state(work_chain=chain.uuid)
+        return chain
+    start = DatasetData(starting_structures(campaign)).store()
+    start.label = f"{campaign.campaign}: start"
+    chain = submit(
+        ActiveLearningWorkChain,
+        code=profile.gace_code(),
+        campaign=orm.Dict(dump_campaign(campaign)),
+        places=orm.Dict(folder.places()),
+        start=start,
+        metadata={"label": f"campaign {campaign.campaign}", "description": campaign.description},
+    )
+    folder.update_state(work_chain=chain.uuid, pk=chain.pk)
+    tell(f"campaign {campaign.campaign}, process {chain.pk}")
+    return chain
+
+
+class ClusterCare:
+    """The campaign's Dask cluster, restarted when it dies."""
+
+    def __init__(self, folder: CampaignFolder, campaign: Campaign) -> None:
+        self.folder = folder
+        self.campaign = campaign
+        self.cluster = self._start()
+
+    def _start(self) -> CampaignCluster:
+        from gace_platform.cluster.launch import start_local
+
+        settings = self.campaign.cluster
+        return start_local(self.folder.cluster, workers=settings.workers, dashboard=settings.dashboard)
+
+    def look_after(self) -> bool:
+        """Restart the cluster if it died; returns whether it had."""
+        if self.cluster.alive:
+            return False
+        self.cluster = self._start()
+        return True
+
+
+@contextlib.contextmanager
+def cluster_of(folder: CampaignFolder, campaign: Campaign) -> Iterator[ClusterCare]:
+    """The campaign's Dask cluster, ended at the end."""
+    care = ClusterCare(folder, campaign)
+    try:
+        yield care
+    finally:
+        care.cluster.close()
+
+
+@contextlib.contextmanager
+def daemon_of(folder: CampaignFolder) -> Iterator[None]:
+    """The campaign's AiiDA daemon; stopped at the end, with the jobs that still run after an interruption."""
+    profile.start_daemon()
+    try:
+        yield
+    finally:
+        profile.stop_daemon(folder.path)
+        profile.end_jobs(folder.path)
+
+
+def follow(chain: WorkChainNode, folder: CampaignFolder, care: ClusterCare, tell: Tell) -> None:
+    """Tell what happens until the work chain has ended; look after daemon and cluster meanwhile."""
+    from gace_workflows.campaign.progress import news
+
+    told: set[str] = set()
+    checked = time.monotonic()
+    while True:
+        ended = chain.is_terminated
+        for line in news(chain, told):
+            tell(line)
+        if ended:
+            return
+        if time.monotonic() - checked > LOOK_AFTER_SECONDS:
+            checked = time.monotonic()
+            folder.touch_session()
+            if care.look_after():
+                tell("the Dask cluster had died and was started again")
+            if not profile.daemon_runs():
+                profile.stop_daemon(folder.path)
+                profile.repair(folder.path, care.campaign.campaign)
+                profile.start_daemon()
+                tell("the AiiDA daemon had died and was started again")
+        time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def stops_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an orderly end."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["CampaignFailedError", "keep"]

@@ -1,0 +1,299 @@
+"""The AiiDA instance that lives inside a campaign's folder.
+
+Profile, database (SQLite), broker (ZeroMQ), daemon and working folders are all below
+``DIR/.aiida``; nothing of the user's own AiiDA is read or written. ``AIIDA_PATH`` has to be set
+before AiiDA is first imported, so :func:`enter` comes before every other use of AiiDA here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import typing as t
+import warnings
+from pathlib import Path
+
+from gace.errors import GaceError, InputError, missing
+
+if t.TYPE_CHECKING:
+    from aiida.manage.configuration.profile import Profile
+    from aiida.orm import InstalledCode
+
+AIIDA_FOLDER = ".aiida"
+COMPUTER = "localhost"
+DAEMON_WORKERS = 2
+OPTIONS: dict[str, t.Any] = {
+    # the default of 2 s is too short on a busy machine
+    "daemon.timeout": 20,
+    "daemon.default_workers": DAEMON_WORKERS,
+    # a missed broadcast is noticed by polling; the default is a minute
+    "runner.poll.interval": 3,
+    "transport.task_retry_initial_interval": 5,
+    "warnings.development_version": False,
+    "logging.aiida_loglevel": "REPORT",
+}
+
+
+class ProfileError(GaceError, RuntimeError):
+    """The campaign's AiiDA profile or daemon could not be started or stopped."""
+
+
+def profile_name(campaign: str) -> str:
+    """Name of the AiiDA profile of a campaign."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", campaign)
+
+
+def enter(folder: Path) -> None:
+    """Point this process (and all it starts) at the AiiDA instance in ``folder``.
+
+    Raises:
+        MissingDependencyError: AiiDA is not installed.
+        ProfileError: AiiDA was imported before with another folder.
+    """
+    path = aiida_folder(folder)
+    if "aiida" in sys.modules:
+        from aiida.manage.configuration.settings import AiiDAConfigDir
+
+        if Path(AiiDAConfigDir.get()).resolve() != path:
+            raise ProfileError(f"AiiDA already serves {AiiDAConfigDir.get()} in this process, not {path}")
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    os.environ["AIIDA_PATH"] = str(path)
+    # AiiDA looks for its own command, verdi, on the PATH when it is imported
+    binaries = str(Path(sys.executable).parent)
+    if binaries not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([binaries, os.environ.get("PATH", "")])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import aiida  # noqa: F401
+    except ImportError:
+        raise missing("aiida-core", "aiida") from None
+
+
+def aiida_folder(folder: Path) -> Path:
+    """Where the AiiDA instance of the campaign in ``folder`` lives."""
+    return folder.resolve() / AIIDA_FOLDER
+
+
+def open_profile(folder: Path, campaign: str) -> Profile:
+    """Load the campaign's profile, making it (storage, user, computer) when it is not there yet.
+
+    Harmless to repeat: a half-made profile of a killed start is completed.
+    """
+    enter(folder)
+    from aiida.common.exceptions import NotExistent
+    from aiida.manage.configuration import create_profile, get_config, load_profile
+
+    name = profile_name(campaign)
+    config = get_config(create=True)
+    if name not in config.profile_names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            create_profile(
+                config,
+                name=name,
+                email="campaign@localhost",
+                first_name="gace",
+                last_name=campaign,
+                institution="",
+                storage_backend="core.sqlite_dos",
+                storage_config={},
+                broker_backend="core.zeromq",
+                broker_config={},
+            )
+        for key, value in OPTIONS.items():
+            config.set_option(key, value, scope=name)
+        config.set_default_profile(name, overwrite=True)
+        config.store()
+    profile = load_profile(name, allow_switch=True)
+
+    from aiida import orm
+
+    try:
+        orm.Computer.collection.get(label=COMPUTER)
+    except NotExistent:
+        computer = orm.Computer(
+            label=COMPUTER,
+            hostname="localhost",
+            description="this machine; jobs run directly",
+            transport_type="core.local",
+            scheduler_type="core.direct",
+            workdir=str(aiida_folder(folder) / "work"),
+        ).store()
+        computer.configure(safe_interval=0.0, use_login_shell=False)
+        computer.set_minimum_job_poll_interval(0.5)
+        computer.set_default_mpiprocs_per_machine(1)
+    return profile
+
+
+def gace_code() -> InstalledCode:
+    """The ``gace`` command of this environment as an AiiDA code; a new one if the environment moved."""
+    from aiida import orm
+
+    executable = gace_executable()
+    for node in orm.QueryBuilder().append(orm.InstalledCode).all(flat=True):
+        if node.base.attributes.get("filepath_executable") == executable:
+            return node
+    count = orm.QueryBuilder().append(orm.InstalledCode).count()
+    return orm.InstalledCode(
+        label="gace" if not count else f"gace-{count + 1}",
+        description="the gace command that runs each step",
+        computer=orm.load_computer(COMPUTER),
+        filepath_executable=executable,
+        default_calc_job_plugin="gace.label",
+        with_mpi=False,
+        use_double_quotes=False,
+        prepend_text="export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1\nunset MLFLOW_RUN_ID",
+    ).store()
+
+
+def gace_executable() -> str:
+    """Path of the ``gace`` command beside the running interpreter.
+
+    Raises:
+        InputError: there is none.
+    """
+    beside = Path(sys.executable).parent / "gace"
+    found = str(beside) if beside.is_file() else shutil.which("gace")
+    if found is None:
+        raise InputError("the command gace is not installed beside this Python: pip install 'gace[all]'")
+    return found
+
+
+def start_daemon() -> None:
+    """Start the daemon of the loaded profile, unless it runs.
+
+    Raises:
+        ProfileError: it did not come up.
+    """
+    from aiida.engine.daemon.client import DaemonException, get_daemon_client
+
+    client = get_daemon_client()
+    if client.is_daemon_running:
+        return
+    try:
+        client.start_daemon(number_workers=DAEMON_WORKERS)
+    except DaemonException as error:
+        raise ProfileError(f"the AiiDA daemon did not start: {' '.join(str(error).split())}") from None
+
+
+def stop_daemon(folder: Path) -> None:
+    """Stop the daemon of the loaded profile and whatever is left of it; harmless when it does not run."""
+    from aiida.engine.daemon.client import DaemonException, get_daemon_client
+
+    client = get_daemon_client()
+    if client.is_daemon_running:
+        with contextlib.suppress(DaemonException):
+            client.stop_daemon(wait=True)
+    end_leftovers(folder)
+
+
+def end_leftovers(folder: Path) -> int:
+    """End daemon processes of this campaign that outlived their supervisor; returns how many.
+
+    They are recognised by their command line and by the ``AIIDA_PATH`` in their environment, which
+    is this campaign's folder and nobody else's.
+    """
+    import psutil
+
+    ours = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if "daemon" not in words or not any("verdi" in word for word in words):
+                continue
+            if process.environ().get("AIIDA_PATH") == str(aiida_folder(folder)):
+                process.kill()
+                ours.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    psutil.wait_procs(ours, timeout=5)
+    return len(ours)
+
+
+def daemon_runs() -> bool:
+    """Whether the daemon of the loaded profile answers."""
+    from aiida.engine.daemon.client import get_daemon_client
+
+    return bool(get_daemon_client().is_daemon_running)
+
+
+def end_jobs(folder: Path) -> int:
+    """End calculation jobs of this campaign that still run here; returns how many processes ended.
+
+    A job is recognised by its working folder, which lies in this campaign's.
+    """
+    import psutil
+
+    work = str(aiida_folder(folder) / "work")
+    ours = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(work):
+                process.kill()
+                ours.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    psutil.wait_procs(ours, timeout=5)
+    return len(ours)
+
+
+def repair(folder: Path, campaign: str) -> None:
+    """After a crash: end orphans, drop stale process files, and queue every process that lost its task.
+
+    The daemon must not be running; it is started afterwards.
+    """
+    end_leftovers(folder)
+    # the number in a stale file may belong to somebody else by now
+    for stale in aiida_folder(folder).rglob("broker.pid"):
+        stale.unlink(missing_ok=True)
+    verdi(folder, campaign, "process", "repair", "--force")
+
+
+def verdi(folder: Path, campaign: str, *arguments: str) -> str:
+    """Run ``verdi`` on the campaign's profile; returns what it printed.
+
+    Raises:
+        ProfileError: it failed.
+    """
+    command = [str(Path(sys.executable).parent / "verdi"), "-p", profile_name(campaign), *arguments]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "AIIDA_PATH": str(aiida_folder(folder))},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode:
+        reason = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise ProfileError(f"verdi {' '.join(arguments)} failed: {' '.join(reason)}")
+    return done.stdout
+
+
+def verdi_hint(folder: Path, campaign: str) -> str:
+    """The line by which a user looks at the campaign with AiiDA's own command."""
+    return f"AIIDA_PATH={aiida_folder(folder)} verdi -p {profile_name(campaign)} process list -a"
+
+
+__all__ = [
+    "ProfileError",
+    "aiida_folder",
+    "daemon_runs",
+    "end_jobs",
+    "end_leftovers",
+    "enter",
+    "gace_code",
+    "open_profile",
+    "profile_name",
+    "repair",
+    "start_daemon",
+    "stop_daemon",
+    "verdi",
+    "verdi_hint",
+]

@@ -1,0 +1,136 @@
+"""Label a set of structures in a few jobs; one structure that fails never fails the others."""
+
+from __future__ import annotations
+
+import typing as t
+
+from aiida import orm
+from aiida.engine import ExitCode, ToContext, WorkChain, append_, calcfunction, while_
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+from aiida.plugins import CalculationFactory, DataFactory
+
+from gace_workflows.patience import verdict, wants_another_try
+
+DatasetData = DataFactory("gace.dataset")
+LabelCalculation = CalculationFactory("gace.label")
+
+
+@calcfunction
+def split(structures: DatasetData, batches: orm.Int) -> dict[str, DatasetData]:
+    """Deal structures out to batches in turn, so that every batch has its share of slow ones."""
+    frames = structures.get_structures()
+    return {f"batch_{n:03d}": DatasetData(frames[n :: batches.value]) for n in range(batches.value)}
+
+
+@calcfunction
+def join(**labelled: DatasetData) -> DatasetData:
+    """All labelled structures as one data set, ordered by label key."""
+    frames = [atoms for name in sorted(labelled) for atoms in labelled[name].get_structures()]
+    return DatasetData(sorted(frames, key=lambda atoms: str(atoms.info.get("label_key", ""))))
+
+
+@calcfunction
+def join_atoms(**isolated: DatasetData) -> DatasetData:
+    """One labelled isolated atom per element."""
+    atoms = {frame.symbols[0]: frame for name in sorted(isolated) for frame in isolated[name].get_structures()}
+    return DatasetData([atoms[symbol] for symbol in sorted(atoms)])
+
+
+@calcfunction
+def join_verdicts(**verdicts: orm.Dict) -> orm.Dict:
+    """The verdict tables of all batches as one, ordered by label key."""
+    rows = [row for name in sorted(verdicts) for row in verdicts[name].get_dict().get("structures", [])]
+    atoms: dict[str, t.Any] = {}
+    for name in sorted(verdicts):
+        atoms.update(verdicts[name].get_dict().get("isolated_atoms", {}))
+    return orm.Dict({"structures": sorted(rows, key=lambda row: row["key"]), "isolated_atoms": atoms})
+
+
+class LabelWorkChain(WorkChain):
+    """Structures in, accepted labels and a verdict on every structure out.
+
+    The structures are dealt out to batches of the ``gace.label`` job, at most ``max_in_flight`` at a
+    time. The label store on disk knows what is paid for, so a batch that was lost is submitted again
+    and continues where it was.
+    """
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:
+        """Declare inputs, outline, outputs and exit codes."""
+        super().define(spec)
+        spec.input("code", valid_type=orm.AbstractCode, help="The gace command.")
+        spec.input("structures", valid_type=DatasetData, help="Structures to label.")
+        spec.input("config", valid_type=orm.Dict, help="Configuration of gace labels run, less the structures.")
+        spec.input("batch_size", valid_type=orm.Int, required=False, help="Structures per job; else an even share.")
+        spec.input("max_in_flight", valid_type=orm.Int, default=lambda: orm.Int(2), help="Jobs at a time.")
+        spec.outline(
+            cls.split_into_batches,
+            while_(cls.batches_are_left)(
+                cls.submit_batches,
+                cls.note_verdicts,
+            ),
+            cls.collect,
+        )
+        spec.output("labelled", valid_type=DatasetData, required=False, help="Structures with an accepted label.")
+        spec.output("isolated_atoms", valid_type=DatasetData, required=False, help="One labelled atom per element.")
+        spec.output("verdicts", valid_type=orm.Dict, help="Key, verdict, reason, price and attempts by structure.")
+        spec.exit_code(400, "ERROR_BATCH_FAILED", message="{step} failed: {reason}")
+        spec.exit_code(
+            500, "ERROR_NO_LABEL", message="not one of {count} structures has a usable label; see the verdicts"
+        )
+
+    def split_into_batches(self) -> None:
+        """Deal the structures out; a batch is as large as keeps all jobs busy to the end."""
+        count = len(self.inputs.structures)
+        in_flight = self.inputs.max_in_flight.value
+        size = self.inputs.batch_size.value if "batch_size" in self.inputs else -(-count // in_flight)
+        number = min(count, -(-count // max(1, size)))
+        batches = split(self.inputs.structures, orm.Int(number)) if number > 1 else None
+        self.ctx.batches = dict(batches) if batches else {"batch_000": self.inputs.structures}
+        self.ctx.pending = sorted(self.ctx.batches)
+        self.report(f"{count} structures in {number} batches")
+
+    def batches_are_left(self) -> bool:
+        """Whether a batch has not ended for good."""
+        return bool(self.ctx.pending)
+
+    def submit_batches(self) -> ToContext:
+        """Submit as many of the pending batches as may run at a time."""
+        jobs = {}
+        for name in self.ctx.pending[: self.inputs.max_in_flight.value]:
+            builder = LabelCalculation.get_builder()
+            builder.code = self.inputs.code
+            builder.config = self.inputs.config
+            builder.structures = self.ctx.batches[name]
+            builder.metadata.label = f"{self.node.label}: {name}" if self.node.label else name
+            builder.metadata.description = f"{len(self.ctx.batches[name])} reference calculations"
+            jobs[f"tries.{name}"] = append_(self.submit(builder))
+        return ToContext(**jobs)
+
+    def note_verdicts(self) -> ExitCode | None:
+        """Drop the batches that ended for good; a batch that failed for good ends the work chain."""
+        for name in list(self.ctx.pending):
+            tries = self.ctx.get("tries", {}).get(name, [])
+            if wants_another_try(tries):
+                continue
+            failed = verdict(tries, name, self.exit_codes.ERROR_BATCH_FAILED)
+            if failed is not None:
+                return failed
+            self.ctx.pending.remove(name)
+        return None
+
+    def collect(self) -> ExitCode | None:
+        """Put the batches together."""
+        jobs = {name: tries[-1] for name, tries in self.ctx.tries.items()}
+        self.out("verdicts", join_verdicts(**{name: job.outputs.verdicts for name, job in jobs.items()}))
+        atoms = {name: job.outputs.isolated_atoms for name, job in jobs.items() if "isolated_atoms" in job.outputs}
+        if atoms:
+            self.out("isolated_atoms", join_atoms(**atoms))
+        labelled = {name: job.outputs.labelled for name, job in jobs.items() if "labelled" in job.outputs}
+        if not labelled:
+            return self.exit_codes.ERROR_NO_LABEL.format(count=len(self.inputs.structures))
+        self.out("labelled", join(**labelled))
+        return None
+
+
+__all__ = ["LabelWorkChain"]
