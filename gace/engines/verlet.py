@@ -47,7 +47,7 @@ class VerletList:
             self.searches += 1
         centre, neighbour, image, _ = self._candidates
         vector = edge_vectors(atoms.positions, complete_cell(atoms), centre, neighbour, image)
-        near = np.einsum("ea,ea->e", vector, vector) <= self.cutoff**2
+        near = np.einsum("ea,ea->e", vector, vector) < self.cutoff**2
         slots = dense(centre[near], neighbour[near], vector[near], len(atoms), self.cutoff)
         return Neighbourhood(self._species, *slots, volume_of(atoms))
 

@@ -53,7 +53,7 @@ class Edges(NamedTuple):
 
 
 def find_edges(atoms: Atoms, cutoff: float) -> Edges:
-    """All pairs at most ``cutoff`` (Å) apart, both directions, all periodic images.
+    """All pairs less than ``cutoff`` (Å) apart, both directions, all periodic images.
 
     Raises:
         InputError: a position or cell vector is not finite, or a periodic direction has no cell vector.

@@ -1,0 +1,103 @@
+"""Small real models, structures and bundles for the tests of the potential."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from gace.potential.bundle import save_bundle
+from gace.potential.graph_ace import GraphACE
+from gace.potential.potential import Potential
+from gace.uncertainty.committee import Scale
+from gace.uncertainty.container import Uncertainty
+from gace.uncertainty.novelty import Novelty
+
+ELEMENTS = ["H", "C", "O"]
+ISOLATED = {"H": -13.5, "C": -1027.0, "O": -2041.0, "Si": -7870.0}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Bit-for-bit comparisons need a fixed order of summation."""
+    torch.set_num_threads(1)
+
+
+def small_model(seed=0, elements=ELEMENTS, **changes):
+    arguments = dict(
+        cutoff=3.5, l_max=[2, 1], order=2, channels=4, radial_hidden=[8], densities=3, readout_hidden=4,
+        mean_neighbours=6.0, scale=0.3,
+    )  # fmt: skip
+    return GraphACE(elements=elements, seed=seed, **{**arguments, **changes})
+
+
+@pytest.fixture(scope="session")
+def ethanol():
+    return molecule("CH3CH2OH")
+
+
+@pytest.fixture(scope="session")
+def silicon():
+    atoms = bulk("Si")
+    atoms.rattle(0.05, seed=3)
+    return atoms
+
+
+def rattled(atoms: Atoms, count: int, amplitude: float = 0.05):
+    """Copies with displaced atoms, the same on every run."""
+    found = []
+    for seed in range(count):
+        one = atoms.copy()
+        one.rattle(amplitude, seed=seed)
+        found.append(one)
+    return found
+
+
+@pytest.fixture(scope="session")
+def ethanols(ethanol):
+    return rattled(ethanol, 12)
+
+
+@pytest.fixture(scope="session")
+def single():
+    return Potential([small_model()], isolated_atom_energies=ISOLATED)
+
+
+@pytest.fixture(scope="session")
+def silicon_potential():
+    return Potential([small_model(elements=["Si"])], isolated_atom_energies=ISOLATED)
+
+
+@pytest.fixture(scope="session")
+def committee(ethanols):
+    """Three members with fitted scales and a novelty grade."""
+    members = [small_model(seed) for seed in range(3)]
+    plain = Potential(members, isolated_atom_energies=ISOLATED)
+    from gace.potential.derivatives import energy_and_gradients
+    from gace.structures.neighbours import build_graph
+
+    graph = build_graph(ethanols, plain.elements, plain.cutoff)
+    features = energy_and_gradients(members[0], graph).features
+    novelty = Novelty.fit(features, graph.species, ELEMENTS, seed=0, structure=graph.structure)
+    uncertainty = Uncertainty(
+        novelty, energy=Scale(2.0, 0.01), forces=Scale(3.0, 0.02), n_calibration=7, calibration="out-of-bag"
+    )
+    return Potential(
+        members,
+        isolated_atom_energies=ISOLATED,
+        level_of_theory={"functional": "PBE", "basis": "def2-svp"},
+        uncertainty=uncertainty,
+        metadata={"dataset_hash": "0123abcd"},
+    )
+
+
+@pytest.fixture
+def bundle(committee, tmp_path) -> Path:
+    return save_bundle(committee, tmp_path / "potential")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
