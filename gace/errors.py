@@ -50,6 +50,10 @@ class LabelError(GaceError, RuntimeError):
     """A reference calculation failed for a stated reason; never a label."""
 
 
+class RegistryError(GaceError, RuntimeError):
+    """The model registry refused, or lost what it had been given."""
+
+
 def missing(package: str, extra: str) -> MissingDependencyError:
     """Error for an absent optional package, worded as the command that installs it."""
     return MissingDependencyError(f"{package} is needed here: pip install 'gace[{extra}]'")

@@ -50,3 +50,58 @@ def copper_frames() -> list[Atoms]:
         atoms.arrays["REF_forces"] = forces
         frames.append(atoms)
     return frames
+
+
+@pytest.fixture
+def make_potential():
+    """A function that makes a small untrained committee for H, C, O."""
+    from gace.potential.graph_ace import GraphACE
+    from gace.potential.potential import Potential
+
+    def make(seed: int = 0, members: int = 2, **metadata) -> Potential:
+        models = [
+            GraphACE(
+                elements=["C", "H", "O"], cutoff=4.0, l_max=[2], order=2, channels=4, radial_hidden=[8], densities=4,
+                readout_hidden=4, seed=10 * seed + m,
+            ).double()
+            for m in range(members)
+        ]  # fmt: skip
+        isolated = {"C": -1030.0, "H": -13.6, "O": -2041.0}
+        return Potential(models, isolated_atom_energies=isolated, metadata={"dataset_hash": "d1", **metadata})
+
+    return make
+
+
+@pytest.fixture
+def make_bundle(tmp_path, make_potential):
+    """A function that writes such a potential as a bundle folder."""
+    from gace.potential.bundle import save_bundle
+
+    def make(seed: int = 0, **metadata):
+        return save_bundle(make_potential(seed, **metadata), tmp_path / f"bundle-{seed}" / "potential")
+
+    return make
+
+
+@pytest.fixture
+def exam_frames(make_potential, ethanol) -> list[Atoms]:
+    """Ethanol frames labelled by the potential of seed 0 itself, so that it makes no error on them."""
+    potential = make_potential(0)
+    frames = []
+    for number in range(6):
+        atoms = ethanol.copy()
+        atoms.positions += 0.05 * np.random.default_rng(number).standard_normal(atoms.positions.shape)
+        one = potential.predict([atoms])[0]
+        atoms.info["REF_energy"] = one.energy
+        atoms.arrays["REF_forces"] = one.forces
+        frames.append(atoms)
+    return frames
+
+
+@pytest.fixture
+def exam_file(tmp_path, exam_frames):
+    """The exam frames in a file."""
+    from gace.structures.io import write_structures
+
+    write_structures(tmp_path / "exam.xyz", exam_frames)
+    return tmp_path / "exam.xyz"

@@ -20,8 +20,8 @@ class Criteria(Closed):
     """Largest change of energy (eV/atom) or of a rotated-back force component (eV/Å) under a rotation,
     for a double precision potential."""
     max_drift: float = Field(default=1.0, gt=0)
-    """Largest drift of the total energy in the NVE run, meV/atom/ps."""
-    drift_steps: int = Field(default=200, ge=0)
+    """Largest change of the mean total energy from the first to the last quarter of the NVE run, meV/atom."""
+    drift_steps: int = Field(default=100, ge=0)
     """Steps of the NVE run; 0 leaves it out."""
     timestep_fs: float = Field(default=0.5, gt=0)
     """Time step of the NVE run, fs."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from gace.config import Closed
+from gace.errors import InputError
 from gace_platform.exam.config import Criteria
 
 
@@ -48,6 +49,30 @@ class RegisterConfig(Closed):
     """The exam, when it is to be taken now."""
     promote: bool = True
     """Move the alias ``champion`` here when the exam is passed (without an exam nothing is promoted)."""
+
+    def relative_to(self, folder: Path) -> RegisterConfig:
+        """The same configuration with its paths taken from ``folder``."""
+        exam = self.exam and self.exam.model_copy(update={"structures": folder / self.exam.structures})
+        paths = {
+            "bundle": folder / self.bundle,
+            "store": self.store and folder / self.store,
+            "committee": self.committee and folder / self.committee,
+            "exam": exam,
+        }
+        return self.model_copy(update=paths)
+
+    def check(self) -> None:
+        """See that everything named exists.
+
+        Raises:
+            InputError: a file or folder is missing.
+        """
+        if not (self.bundle / "config.json").is_file():
+            raise InputError(f"bundle: {self.bundle} is not a potential bundle (no config.json)")
+        if self.committee is not None and not self.committee.is_dir():
+            raise InputError(f"committee: no such folder: {self.committee}")
+        if self.exam is not None and not self.exam.structures.is_file():
+            raise InputError(f"exam.structures: no such file: {self.exam.structures}")
 
 
 __all__ = ["ExamSection", "RegisterConfig"]
