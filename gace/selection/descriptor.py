@@ -1,10 +1,12 @@
 """A descriptor of structures that needs no potential: smoothed histograms of distances.
 
-For every ordered pair of elements (a, b) it is the mean, over the atoms of element a, of how many
-atoms b lie at each distance. It does not change when the structure is moved, turned, mirrored or
-its atoms renumbered, nor when a crystal is described by a larger cell. It does not tell mirror
-images apart and knows angles only through the third side of the triangle, which is
-enough to find copies and to spread the first batch.
+Each atom gets, for every element b, a smooth histogram of how many atoms b lie at each distance.
+A structure is described by the mean, the least and the greatest value of each bin over its atoms of
+each element a: the mean alone would be the same for all snapshots of a large thermal cell, the
+extremes tell them apart. Nothing changes when the structure is moved, turned, mirrored or its atoms
+are renumbered, nor when a crystal is described by a larger cell. Mirror images are not told apart,
+and angles are seen only through the third side of a triangle: enough to find copies and
+to spread the first batch.
 """
 
 from __future__ import annotations
@@ -22,17 +24,17 @@ Array = NDArray[np.float64]
 CUTOFF = 6.0
 """Å."""
 
-N_BINS = 24
-SHORTEST = 0.6
+N_BINS = 16
+SHORTEST = 0.7
 """Centre of the first bin, Å."""
 
 
 def distance_histogram(
     structures: Sequence[Atoms], elements: Sequence[str], cutoff: float = CUTOFF, n_bins: int = N_BINS
 ) -> Array:
-    """Descriptors ``(n, P · n_bins)`` with ``P = E²`` ordered pairs of the ``E`` elements.
+    """Descriptors ``(n, 3 · E² · n_bins)`` for the ``E`` elements: mean, least, greatest.
 
-    A pair at distance r (Å) adds Gaussians of the bins' spacing, weighted by f(r)/r with f going
+    An atom at distance r (Å) adds Gaussians of the bins' spacing, weighted by f(r)/r with f going
     smoothly to 0 at the cutoff: bonds count more than what is far away.
 
     Args:
@@ -44,17 +46,26 @@ def distance_histogram(
     Raises:
         InputError: an element that is not listed, or an impossible cell.
     """
-    centres, width = np.linspace(SHORTEST, cutoff, n_bins, retstep=True)
-    found = np.zeros((len(structures), len(elements) ** 2, n_bins))
+    n_elements = len(elements)
+    found = np.zeros((len(structures), 3, n_elements, n_elements * n_bins))
     for row, atoms in enumerate(structures):
         species = species_indices(atoms, elements)
-        edges = find_edges(atoms, cutoff)
-        r = np.maximum(np.linalg.norm(edges.vector, axis=1), 0.1)
-        weight = 0.5 * (1 + np.cos(np.pi * np.minimum(r / cutoff, 1.0))) / r
-        smooth = weight[:, None] * np.exp(-0.5 * np.square((r[:, None] - centres) / width))  # (E, bins)
-        pair = species[edges.centre] * len(elements) + species[edges.neighbour]
-        for present in np.unique(pair):
-            found[row, present] = smooth[pair == present].sum(0)
-        count = np.maximum(np.bincount(species, minlength=len(elements)), 1)
-        found[row] /= np.repeat(count, len(elements))[:, None]
+        per_atom = atomic_histograms(atoms, species, n_elements, cutoff, n_bins)
+        for element in np.unique(species):
+            own = per_atom[species == element]
+            found[row, :, element] = own.mean(0), own.min(0), own.max(0)
     return found.reshape(len(structures), -1)
+
+
+def atomic_histograms(
+    atoms: Atoms, species: NDArray[np.int64], n_elements: int, cutoff: float, n_bins: int
+) -> Array:
+    """Smooth histogram of the distances of each atom's neighbours, by element ``(N, E · n_bins)``."""
+    centres, width = np.linspace(SHORTEST, cutoff, n_bins, retstep=True)
+    edges = find_edges(atoms, cutoff)
+    r = np.maximum(np.linalg.norm(edges.vector, axis=1), 0.1)
+    weight = 0.5 * (1 + np.cos(np.pi * np.minimum(r / cutoff, 1.0))) / r
+    smooth = weight[:, None] * np.exp(-0.5 * np.square((r[:, None] - centres) / width))  # (E, bins)
+    histograms = np.zeros((len(atoms) * n_elements, n_bins))
+    np.add.at(histograms, edges.centre * n_elements + species[edges.neighbour], smooth)
+    return histograms.reshape(len(atoms), -1)

@@ -7,7 +7,7 @@ kernel: two structures are close if a training step on one changes the other. Th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ DIMENSIONS = 512
 
 def gradient_sketch(
     model: nn.Module,
-    graphs: Sequence[Graph],
+    graphs: Iterable[Graph],
     seed: int,
     dimensions: int = DIMENSIONS,
     progress: Callable[[], None] | None = None,
