@@ -34,6 +34,12 @@ def small_model(seed=0, elements=ELEMENTS, **changes):
 
 
 @pytest.fixture(scope="session")
+def make_model():
+    """A factory of models of a few hundred parameters: ``make_model(seed, elements, **changes)``."""
+    return small_model
+
+
+@pytest.fixture(scope="session")
 def ethanol():
     return molecule("CH3CH2OH")
 
