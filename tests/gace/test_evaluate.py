@@ -1,0 +1,110 @@
+"""Errors on labelled structures, held to sums written out by hand."""
+
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from gace.errors import GaceError, InputError
+from gace.evaluation import evaluate
+from gace.structures.io import set_labels
+
+
+@pytest.fixture
+def off_by(single, silicon_potential):
+    """Structures labelled with a potential's own predictions plus known errors."""
+
+    def make(structures, energy_errors, force_error=0.0, stress_error=0.0, potential=single):
+        labelled = []
+        for atoms, prediction, error in zip(
+            structures, potential.predict(structures), energy_errors, strict=True
+        ):
+            stress = None if prediction.stress is None else prediction.stress - stress_error
+            labelled.append(
+                set_labels(atoms, prediction.energy - error, prediction.forces - force_error, stress)
+            )
+        return labelled
+
+    return make
+
+
+def test_energies_are_per_structure_shifted_and_per_atom(single, ethanols, off_by):
+    summary = evaluate(single, off_by(ethanols[:3], [0.1, 0.2, 0.6]))
+    assert summary["energy"]["mae"] == pytest.approx(300)
+    assert summary["energy"]["rmse"] == pytest.approx(1000 * np.sqrt((0.01 + 0.04 + 0.36) / 3))
+    assert summary["energy_shifted"]["mae"] == pytest.approx(200)  # errors less their mean: -0.2, -0.1, 0.3
+    assert summary["energy_per_atom"]["mae"] == pytest.approx(300 / 9)
+    assert (summary["n_structures"], summary["n_atoms"]) == (3, 27)
+
+
+def test_forces_are_per_component(single, ethanols, off_by):
+    error = np.zeros((9, 3))
+    error[4, 1] = 2.7
+    summary = evaluate(single, off_by(ethanols[:2], [0, 0], error))
+    assert summary["forces"]["mae"] == pytest.approx(100)
+    assert summary["forces"]["rmse"] == pytest.approx(2700 / np.sqrt(27))
+
+
+def test_stress(silicon_potential, silicon, off_by):
+    labelled = off_by([silicon], [0.0], 0.0, np.full((3, 3), 0.004), silicon_potential)
+    summary = evaluate(silicon_potential, labelled)
+    assert summary["stress"] == {"mae": pytest.approx(4), "rmse": pytest.approx(4)}
+
+
+def test_absent_labels_give_null(single, ethanol):
+    atoms = set_labels(ethanol, energy=-4000.0)
+    summary = evaluate(single, [atoms])
+    assert summary["forces"] is None
+    assert summary["stress"] is None
+    assert summary["energy"] is not None
+
+
+def test_structures_without_a_label_are_left_out_of_the_mean(single, ethanols, off_by):
+    labelled = [*off_by(ethanols[:1], [0.5]), ethanols[1].copy()]
+    assert evaluate(single, labelled)["energy"]["mae"] == pytest.approx(500)
+
+
+def test_one_missing_force_component_is_left_out(single, ethanols, off_by):
+    (atoms,) = off_by(ethanols[:1], [0.0], 0.001)
+    atoms.arrays["REF_forces"][0, 0] = np.nan
+    assert evaluate(single, [atoms])["forces"]["mae"] == pytest.approx(1)
+
+
+def test_by_config_type(single, ethanols, off_by):
+    labelled = off_by(ethanols[:3], [0.1, 0.2, 0.6])
+    labelled[0].info["config_type"] = labelled[1].info["config_type"] = "cold"
+    kinds = evaluate(single, labelled)["by_config_type"]
+    assert sorted(kinds) == ["cold", "default"]
+    assert kinds["cold"]["energy"]["mae"] == pytest.approx(150)
+    assert kinds["default"]["n_structures"] == 1
+
+
+def test_error_bars_are_compared_by_target(committee, ethanols, off_by):
+    labelled = off_by(ethanols, np.linspace(-0.1, 0.1, 12), 0.02, potential=committee)
+    summary = evaluate(committee, labelled, uncertainty=True)
+    assert set(summary["coverage"]["forces"]) == {"68", "90", "95"}
+    (prediction,) = committee.predict(ethanols[:1], uncertainty=True)
+    mean_square = np.mean(
+        [(0.02 / committee.predict([one], uncertainty=True)[0].forces_std) ** 2 for one in ethanols]
+    )
+    assert prediction.forces_std.shape == (9, 3)
+    assert summary["zms"]["forces"] == pytest.approx(mean_square)
+    assert set(summary["spearman"]) == set(summary["auroc"]) == {"energy", "forces"}
+
+
+def test_error_bars_of_a_single_model_are_refused(single, ethanols, off_by):
+    with pytest.raises(InputError, match="no error bars"):
+        evaluate(single, off_by(ethanols[:1], [0.0]), uncertainty=True)
+
+
+def test_unlabelled_data_are_refused(single):
+    with pytest.raises(InputError, match="no structure has a label"):
+        evaluate(single, [molecule("H2O")])
+
+
+def test_a_nan_prediction_is_no_missing_label(single, ethanols, off_by, make_model):
+    from gace.potential.potential import Potential
+
+    broken = Potential([make_model()], isolated_atom_energies={"H": 0.0, "C": 0.0, "O": 0.0})
+    broken.members[0].scale.fill_(float("nan"))
+    with pytest.raises(GaceError, match="not finite"):
+        evaluate(broken, off_by(ethanols[:1], [0.0]))
