@@ -51,6 +51,7 @@ def run_jobs(
     jobs: Sequence[Job],
     on_end: Callable[[Job, Outcome], None] | None = None,
     run_id: str = "",
+    on_poll: Callable[[], None] = lambda: None,
 ) -> dict[str, Outcome]:
     """Run ``jobs`` and return how each ended, in the order given.
 
@@ -59,6 +60,7 @@ def run_jobs(
         jobs: What to run; more jobs than workers wait in the scheduler.
         on_end: Called in this thread as each job ends, in order of arrival: for progress, not for results.
         run_id: Added to the task keys, so that two runs on one cluster do not share tasks.
+        on_poll: Called in this thread every few seconds while jobs run.
 
     Raises:
         ClusterError: the scheduler, or every worker, was lost and did not come back in time.
@@ -76,7 +78,7 @@ def run_jobs(
             return {job.name: outcomes[job.name] for job in jobs}
         try:
             with connect(config) as client:
-                _run_on(client, config, open_jobs, record, run_id)
+                _run_on(client, config, open_jobs, record, run_id, on_poll)
         except ConnectionLostError as lost:
             if not isinstance(config, Address):
                 raise ClusterError(f"the Dask cluster was lost: {lost}") from None
@@ -88,6 +90,7 @@ def _run_on(
     jobs: Sequence[Job],
     record: Callable[[Job, Outcome], None],
     run_id: str,
+    on_poll: Callable[[], None],
 ) -> None:
     """Submit all jobs to one scheduler and stream their outcomes until none is open."""
     open_futures = {job.name: (job, _submit(client, config, job, run_id)) for job in jobs}
@@ -104,6 +107,7 @@ def _run_on(
         now = time.monotonic()
         if now - last_count > COUNT_SECONDS:
             last_count = now
+            on_poll()
             if _n_workers(client):
                 last_seen_worker = now
             elif now - last_seen_worker > config.workers_timeout:

@@ -1,1 +1,1 @@
-
+"""Committees: several models trained apart, whose disagreement becomes an error bar."""

@@ -190,8 +190,9 @@ def _refuse_crushed(starts: Sequence[Atoms], config: ExploreConfig) -> None:
     """Refuse starts that would end at once."""
     if all(shortest_distance(atoms) < config.distance_min for atoms in starts):
         raise InputError(
-            f"in every start structure two atoms are closer than distance_min = {config.distance_min:g} of their "
-            "covalent distance: wrong geometry or unit, or too large a rattle or strain"
+            "in every start structure two atoms are closer than distance_min = "
+            f"{config.distance_min:g} of their covalent distance: "
+            "wrong geometry or unit, or too large a rattle or strain"
         )
 
 
