@@ -14,6 +14,9 @@ from gace.randomness import derive_seed
 from gace.structures.identity import structure_hash
 from gace.structures.io import Labels, labels_of, read_structures
 
+SOURCE = "gace_source"
+"""Key of ``info`` that says where a structure was read."""
+
 
 class Split(NamedTuple):
     """Structures for training and for validation, each in an order that depends on content only."""
@@ -32,7 +35,12 @@ def read_labelled(paths: Path | Sequence[Path]) -> list[Atoms]:
     files = [paths] if isinstance(paths, Path) else list(paths)
     if not files:
         raise InputError("data.train names no file")
-    return [atoms for path in files for atoms in read_structures(path)]
+    structures = []
+    for path in files:
+        for index, atoms in enumerate(read_structures(path)):
+            atoms.info[SOURCE] = f"{path.name}, frame {index}"
+            structures.append(atoms)
+    return structures
 
 
 def is_isolated_atom(atoms: Atoms) -> bool:
@@ -105,7 +113,7 @@ def checked_labels(structures: Sequence[Atoms], what: str) -> list[Labels]:
 
 
 def describe(atoms: Atoms, index: int) -> str:
-    """A structure's name for messages: its identifier where it has one, else its number and formula."""
+    """A structure's name for messages: its identifier where it has one, else where it stands in its file."""
     name = atoms.info.get("structure_id", atoms.info.get("label_key"))
-    formula = atoms.get_chemical_formula()
-    return f"structure '{name}' ({formula})" if name is not None else f"structure {index} ({formula})"
+    place = f"structure '{name}'" if name is not None else atoms.info.get(SOURCE, f"structure {index}")
+    return f"{place} ({atoms.get_chemical_formula()})"
