@@ -71,17 +71,17 @@ def held_out(potential: Potential, structures: Sequence[Atoms], in_bag: NDArray[
         in_bag: Whether a member trained on a structure ``(M, n)``.
     """
     members, unseen = len(potential.members), ~in_bag
-    rows = np.flatnonzero(unseen.sum(0) >= min(2, members))
-    if not len(rows):
+    rows = np.flatnonzero(unseen.sum(0) >= min(2, members)).tolist()
+    if not rows:
         return None
     predictions: list[dict[int, Any]] = []
     for number, member in enumerate(potential.members):
         single = Potential([member], isolated_atom_energies=potential.isolated_atom_energies)
-        own = [int(row) for row in rows if unseen[number, row]]
+        own = [row for row in rows if unseen[number, row]]
         predictions.append(dict(zip(own, single.predict([structures[row] for row in own]), strict=True)))
     parts: list[tuple[float, float, Array, Array, float]] = []
     for row in rows:
-        atoms, seen_by = structures[row], [one[int(row)] for one in predictions if int(row) in one]
+        atoms, seen_by = structures[row], [one[row] for one in predictions if row in one]
         energy = np.array([[one.energy] for one in seen_by])  # (k, 1)
         forces = np.array([one.forces for one in seen_by])  # (k, N, 3)
         labels, root = labels_of(atoms), np.sqrt(len(atoms))
