@@ -56,8 +56,8 @@ def label_structures(
 ) -> list[Verdict]:
     """Label structures in order, reusing what the store has; each result is stored as soon as it is there.
 
-    A failed calculation is retried with another remedy, then quarantined; the batch always goes on. A key that
-    another process is computing is left to it and fetched at the end.
+    A failed calculation is retried with another remedy, then quarantined; the batch always goes on. A key
+    that another process is computing is left to it and fetched at the end.
 
     Args:
         structures: what to label.

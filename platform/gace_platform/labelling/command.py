@@ -33,8 +33,8 @@ def run(config: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> N
         print_json(summary)
     else:
         click.echo(
-            f"{summary['accepted']} accepted, {summary['quarantined']} quarantined of {summary['structures']}; "
-            f"{summary['computed']} computed, {summary['reused']} reused; {summary['core_seconds']:.1f} core seconds"
+            "{accepted} accepted, {quarantined} quarantined of {structures}; "
+            "{computed} computed, {reused} reused; {core_seconds:.1f} core seconds".format(**summary)
         )
 
 
@@ -91,7 +91,7 @@ def list_labels(store: Path, as_json: bool) -> None:
     summary = {
         "labels": sum(row["status"] == "computed" for row in rows),
         "failed": sum(row["status"] == "failed" for row in rows),
-        "core_seconds": round(sum(float(row["price"]) for row in rows), 3),
+        "core_seconds": round(sum(row["price"] for row in rows), 3),
         "paid_twice": opened.paid_twice(),
         "lost": len(lost),
         "lost_core_seconds": round(sum(one["core_seconds"] for one in lost), 3),
@@ -112,10 +112,11 @@ def show(store: Path, key: str) -> None:
     from gace.errors import nearest
 
     opened = _open(store)
-    matches = [known for known in opened.keys() if known.startswith(key)]
+    known = opened.keys()
+    matches = [one for one in known if one.startswith(key)]
     if len(matches) != 1:
         problem = f"{len(matches)} labels begin with '{key}'" if matches else f"no label '{key}'"
-        raise InputError(problem + ("" if matches else nearest(key, opened.keys()[:50])))
+        raise InputError(problem + ("" if matches else nearest(key, known[:20])))
     record = opened.get(matches[0])
     history: list[dict[str, Any]] = [entry for entry in opened.journal if entry["key"] == matches[0]]
     print_json({**(record.model_dump() if record else {}), "history": history})

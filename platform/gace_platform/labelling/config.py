@@ -31,7 +31,7 @@ class PySCFReference(Closed):
     grid_level: int = Field(default=2, ge=0, le=9)
     """Fineness of the integration grid, as PySCF counts."""
     grid_response: bool = False
-    """Include the movement of the grid in the forces: net force exactly zero, not always nearer to the limit."""
+    """Include the movement of the grid in the forces: the net force becomes exactly zero."""
     conv_tol: float = Field(default=1e-8, gt=0, le=1e-4)
     """Energy change at which the self-consistent field counts as converged, Hartree."""
     max_cycle: int = Field(default=60, ge=1)
@@ -48,6 +48,8 @@ class TeacherReference(Closed):
     """A known name (``tblite``, ``emt``, ``tersoff-si``, ``lj``) or ``module:factory``."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the calculator, for instance ``{method: GFN2-xTB}``."""
+    version: str | None = None
+    """Version of the calculator, part of the label key; None: that of the installed package it comes from."""
     charge: int = 0
     """Total charge (e) of structures that do not state their own."""
     spin: int | None = Field(default=None, ge=0)

@@ -22,11 +22,11 @@ Progress = Callable[[Verdict, int, int], None]
 def run_labels(config: LabelConfig, out: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Label the structures of a configuration; returns the summary.
 
-    Leaves in ``out``: ``labelled.xyz`` (accepted structures in their order; empty if none), ``labels.json`` (every
-    structure with key, verdict, reason, price, attempts), with ``isolated_atoms`` also ``isolated_atoms.xyz``.
+    Leaves in ``out``: ``labelled.xyz`` (accepted structures in their order; empty if none), ``labels.json``
+    (every structure with key, verdict, reason, price, attempts), and ``isolated_atoms.xyz`` if asked for.
 
     Raises:
-        InputError: a file cannot be read or written, or the engine refuses a structure; nothing was computed then.
+        InputError: a file cannot be read or written, or the engine refuses a structure; nothing was computed.
     """
     began = time.monotonic()
     if config.structures is None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from ase import Atoms
 
@@ -44,6 +44,7 @@ class EngineProcess:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._pending = b""
+        self._price_of_the_dead = 0.0
 
     def __enter__(self) -> EngineProcess:
         return self
@@ -62,7 +63,7 @@ class EngineProcess:
             LabelError: it died while checking.
         """
         request = {"operation": "check", "structures": [structure_to_json(atoms) for atoms in structures]}
-        answer = self._ask(request, None, None)
+        answer = self._ask(request)
         if isinstance(answer, Failure):
             raise LabelError(f"the engine died while checking the input: {answer}")
         if "refused" in answer:
@@ -75,83 +76,74 @@ class EngineProcess:
         Args:
             atoms: the structure, with charge and spin in ``info``.
             attempt: counted from 0; decides the remedy.
-            note: called about once a second with the CPU seconds spent so far.
+            note: called about once a second with the CPU seconds spent on this attempt so far.
         """
+        before = _core_seconds_of(self._start().pid)
         request = {"operation": "run", "structure": structure_to_json(atoms), "attempt": attempt}
-        self._start()
-        before = self._core_seconds()
-        answer = self._ask(request, self._config.time_limit, note)
+        answer = self._ask(request, self._config.time_limit, lambda spent: note and note(spent - before))
         if isinstance(answer, Failure):
-            return Attempt(None, answer, max(self._last_core_seconds - before, 0.0))
+            return Attempt(None, answer, max(self._price_of_the_dead - before, 0.0))
         if "failure" in answer:
             stated = answer["failure"]
             failure = Failure(stated["class"], stated["message"], stated["log"])
             return Attempt(None, failure, answer["core_seconds"])
         return Attempt(label_from_json(answer["label"]), None, answer["core_seconds"])
 
-    def stop(self) -> None:
-        """End the process, if there is one."""
+    def stop(self) -> int:
+        """End the process, if there is one, and note its price; its exit code (negative: the signal)."""
         process, self._process = self._process, None
         if process is None:
-            return
+            return 0
         process.kill()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        process.wait()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self._price_of_the_dead = usage.ru_utime + usage.ru_stime
+        for stream in _pipes(process):
+            with contextlib.suppress(OSError):
+                stream.close()
+        return process.returncode
 
-    _last_core_seconds = 0.0
-
-    def _start(self) -> None:
-        """Start the process and hand it the configuration, unless it is alive."""
+    def _start(self) -> subprocess.Popen[bytes]:
+        """The living process; started and handed the configuration if there is none."""
         if self._process is not None:
-            return
+            return self._process
         threads = str(self._config.threads)
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, threads)}
         command = [sys.executable, "-m", "gace_platform.labelling.worker", str(os.getpid())]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
             )
-        self._pending = b""
-        start = {"operation": "start", "config": self._config.model_dump(mode="json")}
-        answer = self._exchange(start, None, None)
+        self._process, self._pending = process, b""
+        answer = self._ask({"operation": "start", "config": self._config.model_dump(mode="json")})
         if isinstance(answer, Failure):
-            raise LabelError(f"the engine process did not start: {answer} {answer.log}")
+            raise LabelError(f"the engine process did not start: {answer}\n{answer.log}")
+        return process
 
     def _ask(
-        self, request: dict[str, Any], limit: float | None, note: Callable[[float], None] | None
+        self,
+        request: dict[str, Any],
+        limit: float | None = None,
+        note: Callable[[float], object] = lambda spent: None,
     ) -> dict[str, Any] | Failure:
-        self._start()
-        return self._exchange(request, limit, note)
-
-    def _exchange(
-        self, request: dict[str, Any], limit: float | None, note: Callable[[float], None] | None
-    ) -> dict[str, Any] | Failure:
-        """Send one request and wait for its answer; a dead or stopped process is a failure."""
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
+        """Send one request and wait for its answer; a process that died or was stopped is a failure."""
+        process = self._start()
+        requests, answers = _pipes(process)
         try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
+            requests.write(json.dumps(request).encode() + b"\n")
+            requests.flush()
         except BrokenPipeError:
             return self._buried()
-        descriptor = process.stdout.fileno()
         began = time.monotonic()
         while b"\n" not in self._pending:
-            ready, _, _ = select.select([descriptor], [], [], POLL_SECONDS)
+            ready, _, _ = select.select([answers], [], [], POLL_SECONDS)
             if ready:
-                chunk = os.read(descriptor, 1 << 20)
+                chunk = os.read(answers.fileno(), 1 << 20)
                 if not chunk:
                     return self._buried()
                 self._pending += chunk
                 continue
-            spent = self._core_seconds()
-            if note is not None:
-                note(spent)
+            note(_core_seconds_of(process.pid))
             if limit is not None and time.monotonic() - began > limit:
                 self.stop()
                 return Failure("timeout", f"stopped after {limit:g} s", self._log_tail())
@@ -161,24 +153,31 @@ class EngineProcess:
 
     def _buried(self) -> Failure:
         """The failure behind a process that died by itself."""
-        process = self._process
-        assert process is not None
-        code = process.wait()
-        self.stop()
+        if self._process is not None:
+            with contextlib.suppress(ChildProcessError):
+                # wait for its own end, without reaping it, so that stop() cannot be what killed it
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        code = self.stop()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return Failure("crashed", f"the engine process {how}{hint}", self._log_tail())
-
-    def _core_seconds(self) -> float:
-        """CPU seconds of the living process so far (0 where the system does not tell)."""
-        if self._process is not None:
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-                ticks = sum(int(field) for field in fields[11:15])
-                self._last_core_seconds = ticks / os.sysconf("SC_CLK_TCK")
-        return self._last_core_seconds
 
     def _log_tail(self, lines: int = 15) -> str:
         with contextlib.suppress(OSError):
             return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
         return ""
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """Standard input and output of a process that was started with pipes for both."""
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the engine process was started without pipes")
+    return process.stdin, process.stdout
+
+
+def _core_seconds_of(pid: int) -> float:
+    """CPU seconds of a living process so far (0 where the system does not tell)."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return 0.0

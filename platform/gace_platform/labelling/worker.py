@@ -1,8 +1,8 @@
 """The engine process: computes labels one after another, as told on its standard input.
 
-It is a process of its own so that the number of threads is set before the program is loaded, and so that a crash,
-a runaway or the kernel's out-of-memory killer costs one attempt and not the batch. It writes to no file: what is paid
-for is recorded by the process that asked.
+It is a process of its own so that the number of threads is set before the program is loaded, and so that a
+crash, a runaway or the kernel's out-of-memory killer costs one attempt and not the batch. It writes no file:
+what is paid for is recorded by the process that asked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def main(parent: int) -> None:
             engine = make_engine(config.reference)
             _reply(answers, {})
             continue
-        assert engine is not None
+        if engine is None:
+            raise RuntimeError("the first request must be 'start'")
         _reply(answers, _answer(engine, request))
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold an exclusive lock on ``path``; yields whether it was obtained.
 
-    The lock is the kernel's (``flock``): it belongs to the open file, not to the file's existence, so a process
-    killed by SIGKILL leaves none behind. The file itself is never removed: removing it would let two processes
-    hold "the" lock on two different files of the same name.
+    The lock is the kernel's (``flock``): it belongs to the open file, not to the file's existence, so a
+    process killed by SIGKILL leaves none behind. The file itself is never removed: removing it would let two
+    processes hold "the" lock on two different files of the same name.
 
     Args:
         path: the lock file, made if absent.

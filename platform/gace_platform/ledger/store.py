@@ -168,7 +168,7 @@ class LabelStore:
         return sum(len(ended) > 1 for ended in runs.values())
 
     def lost(self) -> list[dict[str, Any]]:
-        """Calculations that were started and killed: ``key``, ``run``, ``time``, ``core_seconds`` spent on them.
+        """Calculations that were started and killed: ``key``, ``run``, ``time``, ``core_seconds`` spent.
 
         The price is the last one noted while it ran, so up to a few seconds too small.
         """

@@ -9,8 +9,8 @@ _SHELLS = ("s", "p", "d", "f")
 # Neutral atoms whose ground configuration departs from the order of filling (Madelung's rule):
 # number of unpaired electrons by Hund's first rule in the observed configuration.
 _EXCEPTIONS = {
-    "Cr": 6, "Cu": 1, "Nb": 5, "Mo": 6, "Ru": 4, "Rh": 3, "Pd": 0, "Ag": 1, "La": 1, "Ce": 2, "Gd": 8, "Pt": 2,
-    "Au": 1, "Ac": 1, "Th": 2, "Pa": 3, "U": 4, "Np": 5, "Cm": 8, "Lr": 1,
+    "Cr": 6, "Cu": 1, "Nb": 5, "Mo": 6, "Ru": 4, "Rh": 3, "Pd": 0, "Ag": 1, "La": 1, "Ce": 2,
+    "Gd": 8, "Pt": 2, "Au": 1, "Ac": 1, "Th": 2, "Pa": 3, "U": 4, "Np": 5, "Cm": 8, "Lr": 1,
 }  # fmt: skip
 
 

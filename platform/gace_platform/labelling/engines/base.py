@@ -28,7 +28,7 @@ class Failure(LabelError):
     """One attempt failed: why, and the end of the program's log. Never a label.
 
     Attributes:
-        failure_class: one word to count by: ``unconverged``, ``not_finite``, ``crashed``, ``timeout``, ``error``.
+        failure_class: one word to count by: ``unconverged``, ``crashed``, ``timeout``, ``error``.
         log: the last lines the program wrote.
     """
 
@@ -103,4 +103,4 @@ def stated_integer(atoms: Atoms, name: str) -> int | None:
     number = float(value)
     if number != round(number):
         raise InputError(f"{atoms.get_chemical_formula()}: {name} must be a whole number, got {value}")
-    return int(round(number))
+    return round(number)

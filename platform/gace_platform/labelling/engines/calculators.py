@@ -1,4 +1,4 @@
-"""ASE calculators by name or import path: the teachers of rehearsals and the walkers of a first exploration."""
+"""ASE calculators by name or import path, for rehearsals and for a first exploration."""
 
 from __future__ import annotations
 

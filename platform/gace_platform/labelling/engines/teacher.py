@@ -14,7 +14,10 @@ from gace.structures.io import stress_matrix
 from gace_platform.labelling.config import TeacherReference
 from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Failure, Label, stated_integer
-from gace_platform.labelling.engines.calculators import calculator_factory, make_calculator
+from gace_platform.labelling.engines.calculators import make_calculator
+
+BUILT_IN_PACKAGES = {"tblite": "tblite"}
+"""Packages behind the known names that are not ASE's own."""
 
 
 class TeacherEngine:
@@ -25,15 +28,15 @@ class TeacherEngine:
 
     def settings(self) -> dict[str, Any]:
         """The calculator, its arguments and the version of the package it comes from."""
-        module = calculator_factory(self.reference.calculator).__module__
+        name = self.reference.calculator
         package = (
-            "tblite" if self.reference.calculator == "tblite" else "ase" if _built_in(module) else module
+            name.partition(":")[0].partition(".")[0] if ":" in name else BUILT_IN_PACKAGES.get(name, "ase")
         )
         return {
             "engine": "teacher",
             "calculator": self.reference.calculator,
             "kwargs": self.reference.kwargs,
-            "code_version": _version(package.partition(".")[0]),
+            "code_version": self.reference.version or _version(package),
         }
 
     def charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
@@ -127,10 +130,6 @@ def _elements_of(calculator: str) -> set[str]:
 
         return set(chemical_symbols[1:87])
     return set()
-
-
-def _built_in(module: str) -> bool:
-    return module.startswith("gace_platform.")
 
 
 def _version(package: str) -> str:
