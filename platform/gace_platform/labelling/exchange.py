@@ -17,7 +17,7 @@ def structure_to_json(atoms: Atoms) -> dict[str, Any]:
         "positions": atoms.positions.tolist(),
         "cell": atoms.cell.array.tolist(),
         "pbc": atoms.pbc.tolist(),
-        "info": {name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info},
+        "info": {name: np.asarray(atoms.info[name]).item() for name in ("charge", "spin") if name in atoms.info},
     }
 
 
