@@ -34,7 +34,7 @@ class Uncertainty:
     """Structures whose held-out residuals fitted the scales."""
 
     calibration: str = "none"
-    """Where these came from: ``none``, ``out-of-bag`` or ``reserve``."""
+    """Where these came from: ``none``, ``out-of-bag``, ``validation`` or ``reserve``."""
 
     kind: str = KIND
     """Name of the method, stored with the values."""
@@ -76,7 +76,7 @@ class Uncertainty:
             energy_spread: ``(n,)`` eV/√atom, of :func:`~gace.uncertainty.committee.energy_spread`.
             forces_residual: ``(N, 3)`` eV/Å, one row per atom.
             forces_spread: ``(N,)`` eV/Å, of :func:`~gace.uncertainty.committee.forces_spread`.
-            calibration: ``out-of-bag`` or ``reserve``.
+            calibration: where the residuals come from: ``out-of-bag``, ``validation`` or ``reserve``.
 
         Raises:
             InputError: no finite residual.

@@ -18,7 +18,7 @@ from scipy.linalg import solve_triangular
 Array = NDArray[np.float64]
 
 MAX_CLUSTERS = 8
-MAX_ENVIRONMENTS = 20_000  # more sharpen no covariance of 128 dimensions
+MAX_ENVIRONMENTS = 10_000  # more sharpen no covariance of 128 dimensions
 FOLDS = 10
 FOLDS_WHEN_MANY = 3  # above MANY environments a third less data changes the fit hardly at all
 MANY = 5_000
@@ -161,7 +161,7 @@ def assign_clusters(points: Array, n_clusters: int, rng: np.random.Generator) ->
             break
         seeds.append(int(rng.choice(len(points), p=squared / squared.sum())))
         squared = np.minimum(squared, np.square(points - points[seeds[-1]]).sum(1))
-    _, assignment = kmeans2(points, points[seeds], minit="matrix", iter=25, missing="warn")
+    _, assignment = kmeans2(points, points[seeds], minit="matrix", iter=15, missing="warn")
     return np.asarray(assignment, dtype=np.int64)
 
 
