@@ -132,7 +132,6 @@ def test_bad_arguments_are_one_line(run, arguments):
 
 def test_unwritable_store_is_one_line(run, config, tmp_path):
     (tmp_path / "file").write_text("")
-    store = tmp_path / "file" / "m"
     code, _, err = run(
         "models", "register", config, "--out", tmp_path / "o", "--store", tmp_path / "file" / "m"
     )

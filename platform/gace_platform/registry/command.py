@@ -116,8 +116,8 @@ def carry_out(store: Any, settings: Any, out: Path) -> dict[str, Any]:
     made = register_generation(store, settings)
     result = None
     promoted = False
-    if settings.exam is not None:
-        section = settings.exam
+    section = settings.exam
+    if section is not None and section.structures is not None:
         result = examine_version(store, made.name, made.version, section.structures, section.criteria)
         write_json_atomic(out / "exam.json", result.model_dump(mode="json"))
         promoted = settings.promote and result.passed and promote_if_due(store, made.name, made.version)

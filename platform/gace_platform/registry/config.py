@@ -14,8 +14,8 @@ from gace_platform.exam.config import Criteria
 class ExamSection(Closed):
     """Let the version sit the frozen exam right after it is registered."""
 
-    structures: Path
-    """Labelled structures of the exam (extended XYZ)."""
+    structures: Path | None = None
+    """Labelled structures of the exam (extended XYZ); absent: no exam is taken, and nothing promoted."""
     criteria: Criteria = Criteria()
     """What has to be shown."""
 
@@ -52,7 +52,9 @@ class RegisterConfig(Closed):
 
     def relative_to(self, folder: Path) -> RegisterConfig:
         """The same configuration with its paths taken from ``folder``."""
-        exam = self.exam and self.exam.model_copy(update={"structures": folder / self.exam.structures})
+        exam = self.exam
+        if exam is not None and exam.structures is not None:
+            exam = exam.model_copy(update={"structures": folder / exam.structures})
         paths = {
             "bundle": folder / self.bundle,
             "store": self.store and folder / self.store,
@@ -71,8 +73,9 @@ class RegisterConfig(Closed):
             raise InputError(f"bundle: {self.bundle} is not a potential bundle (no config.json)")
         if self.committee is not None and not self.committee.is_dir():
             raise InputError(f"committee: no such folder: {self.committee}")
-        if self.exam is not None and not self.exam.structures.is_file():
-            raise InputError(f"exam.structures: no such file: {self.exam.structures}")
+        structures = None if self.exam is None else self.exam.structures
+        if structures is not None and not structures.is_file():
+            raise InputError(f"exam.structures: no such file: {structures}")
 
 
 __all__ = ["ExamSection", "RegisterConfig"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 200
 """Longest curve logged for one metric of a member."""
+FORBIDDEN = re.compile(r"[^A-Za-z0-9_.\-/: ]")
+"""Characters that MLflow refuses in the name of a metric."""
 BATCH = 1000
 """MLflow takes at most so many metrics in one call."""
 
@@ -136,7 +139,11 @@ def log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float],
 def _log(client: MlflowClient, run_id: str, points: list[tuple[str, float, int, int]]) -> None:
     from mlflow.entities import Metric
 
-    metrics = [Metric(*point) for point in points if math.isfinite(point[1])]
+    metrics = [
+        Metric(FORBIDDEN.sub("_", key), value, when, step)
+        for key, value, when, step in points
+        if math.isfinite(value)
+    ]
     for start in range(0, len(metrics), BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
