@@ -302,6 +302,9 @@ def test_browser_draws_every_figure(record, tmp_path, browser):
     assert 'data-ready="yes"' in document
     assert document.count('class="main-svg"') >= 5
     assert console == []
+    buttons = set(re.findall(r'class="modebar-btn"[^>]*aria-label="([^"]*)"', document))
+    assert "Download plot as a PNG" in buttons
+    assert not any("share" in button.lower() or "cloud" in button.lower() for button in buttons)
 
 
 def test_hostile_text_does_nothing_in_the_browser(record, tmp_path, browser):

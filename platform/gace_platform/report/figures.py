@@ -21,7 +21,13 @@ LEAST = 1e-4
 MAX_POINTS = 1000
 """Points drawn for one generation in one plot."""
 
-AXIS: Figure = {"gridcolor": "#e6e8eb", "zeroline": False, "linecolor": "#9aa2ab", "ticks": "outside", "automargin": True}
+AXIS: Figure = {
+    "gridcolor": "#e6e8eb",
+    "zeroline": False,
+    "linecolor": "#9aa2ab",
+    "ticks": "outside",
+    "automargin": True,
+}
 LAYOUT: Figure = {
     "template": None,
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1d2329"},

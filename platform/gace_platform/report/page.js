@@ -1,8 +1,12 @@
 "use strict";
 // draw the figures
+// nothing may leave the page: plotly's button that uploads a figure is off
+const options = {
+  responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["lasso2d", "select2d"],
+};
 const drawn = JSON.parse(document.getElementById("figures").textContent);
 for (const [name, figure] of Object.entries(drawn)) {
-  Plotly.newPlot(name, figure.data, figure.layout, { responsive: true, displaylogo: false });
+  Plotly.newPlot(name, figure.data, figure.layout, options);
 }
 // sort a table by the column whose head is pressed
 for (const button of document.querySelectorAll("th button")) {
