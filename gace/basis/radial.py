@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -79,7 +80,7 @@ class RadialNetwork(nn.Module):
         sizes = [n_basis, *hidden, n_out]
         self.weights = nn.ParameterList(
             torch.randn(a, b, generator=generator, dtype=torch.float64) / math.sqrt(a)
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            for a, b in itertools.pairwise(sizes)
         )
         self.biases = nn.ParameterList(
             0.1 * torch.randn(b, generator=generator, dtype=torch.float64) for b in sizes[2:-1]

@@ -30,11 +30,10 @@ class CoreRepulsion(nn.Module):
         screening = (z[:, None] ** 0.23 + z[None, :] ** 0.23) / 0.46850
         self.register_buffer("inverse_length", screening, persistent=False)
         self.register_buffer("range", radius[:, None] + radius[None, :], persistent=False)
-        self.register_buffer(
-            "amplitude", torch.tensor([0.18175, 0.50986, 0.28022, 0.02817]), persistent=False
-        )
-        self.register_buffer("decay", torch.tensor([3.19980, 0.94229, 0.40290, 0.20162]), persistent=False)
-        self.amplitude, self.decay = self.amplitude.double(), self.decay.double()
+        amplitude = torch.tensor([0.18175, 0.50986, 0.28022, 0.02817], dtype=torch.float64)
+        decay = torch.tensor([3.19980, 0.94229, 0.40290, 0.20162], dtype=torch.float64)
+        self.register_buffer("amplitude", amplitude, persistent=False)
+        self.register_buffer("decay", decay, persistent=False)
 
     def forward(self, r: Tensor, centre: Tensor, neighbour: Tensor) -> Tensor:
         """Half of each bond's repulsion summed on its centre: ``(N, J) -> (N,)``, eV."""
