@@ -6,16 +6,14 @@ import typing as t
 
 from aiida import orm
 from aiida.engine import calcfunction
-from aiida.plugins import DataFactory
 
+from aiida_gace.data.dataset import DatasetData
 from gace.randomness import derive_seed
 from gace.structures.identity import structure_hash
 from gace.structures.io import set_labels
 
 if t.TYPE_CHECKING:
     from ase import Atoms
-
-DatasetData = DataFactory("gace.dataset")
 
 
 @calcfunction
