@@ -167,7 +167,9 @@ def test_forces_are_the_derivative_of_the_energy(model, ethanol):
 def test_stress_is_the_strain_derivative(atoms):
     atoms = atoms.copy()
     atoms.rattle(0.05, seed=2)
-    atoms.set_cell(atoms.cell @ (np.eye(3) + [[0, 0.1, 0], [0, 0.02, 0.05], [0, 0, 0]]), scale_atoms=True)
+    atoms.set_cell(
+        atoms.cell @ (np.eye(3) + np.array([[0, 0.1, 0], [0, 0.02, 0.05], [0, 0, 0]])), scale_atoms=True
+    )
     model = calibrated(small_model(), atoms)
     virial = predict(model, atoms).virial[0].numpy()
     h, numeric = 1e-5, np.zeros((3, 3))

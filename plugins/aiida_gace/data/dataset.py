@@ -39,7 +39,7 @@ class DatasetData(SinglefileData):
         """Make a data set from structures, or from an extended XYZ file.
 
         Args:
-            structures: the structures; their labels are those in ``REF_energy``, ``REF_forces``, ``REF_stress``.
+            structures: they carry their labels in ``REF_energy``, ``REF_forces``, ``REF_stress``.
             file: path or handle of an extended XYZ file, instead of ``structures``.
             filename: ignored but for AiiDA's own constructors; the file is always ``structures.xyz``.
             content: text of an extended XYZ file (AiiDA's way to rebuild a node).
