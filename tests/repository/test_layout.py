@@ -116,7 +116,7 @@ def test_nothing_imports_pickle() -> None:
     forbidden = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
     found = {
         shown(path): imports_of(ast.parse(path.read_text(encoding="utf-8"))) & forbidden
-        for path in PYTHON_FILES
+        for path in PACKAGE_FILES
     }
     assert {name: modules for name, modules in found.items() if modules} == {}
 
