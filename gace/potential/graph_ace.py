@@ -51,6 +51,8 @@ class GraphACE(nn.Module):
         mean_neighbours: N̄, mean number of neighbours inside the cutoff.
         scale: unit of energy of the readout, eV (the root mean square force in eV/Å is a good value).
         core_repulsion: add the ZBL repulsion.
+        order_decay: prior of smoothness: products of ν densities are scaled to ``order_decay ** (ν - 1)``.
+        degree_decay: prior of smoothness: densities and products are scaled by this power of their degrees.
         seed: of the initial parameters.
 
     Raises:
@@ -76,6 +78,8 @@ class GraphACE(nn.Module):
         mean_neighbours: float = 16.0,
         scale: float = 1.0,
         core_repulsion: bool = True,
+        order_decay: float = 1.0,
+        degree_decay: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -85,7 +89,8 @@ class GraphACE(nn.Module):
             l_message=l_message, parity=parity, radial_basis=radial_basis, n_radial=n_radial,
             radial_hidden=list(radial_hidden), cutoff_power=cutoff_power, densities=densities,
             readout_hidden=readout_hidden, mean_neighbours=float(mean_neighbours), scale=float(scale),
-            core_repulsion=core_repulsion, seed=seed,
+            core_repulsion=core_repulsion, order_decay=order_decay,
+            degree_decay=degree_decay, seed=seed,
         )  # fmt: skip
         _check(self._hyperparameters)
         self.elements = tuple(elements)
@@ -109,6 +114,8 @@ class GraphACE(nn.Module):
                 incoming=incoming,
                 l_message=l_message if t < T - 1 else None,
                 parity=parity,
+                order_decay=order_decay,
+                degree_decay=degree_decay,
                 generator=generator,
             )
             incoming = layer.message_irreps

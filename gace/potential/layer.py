@@ -63,6 +63,8 @@ class Layer(nn.Module):
         incoming: irreps of the previous layer's message; None in the first layer.
         l_message: highest degree L_I of the message; None in the last layer.
         parity: ``natural`` drops pseudo-tensors, ``both`` keeps them.
+        order_decay: root mean square of the products of ν densities falls as ``order_decay ** (ν - 1)``.
+        degree_decay: root mean square of densities and products falls with this power of the sum of degrees.
         generator: source of the initial parameters.
     """
 
@@ -78,10 +80,13 @@ class Layer(nn.Module):
         incoming: Irreps | None,
         l_message: int | None,
         parity: str,
+        order_decay: float,
+        degree_decay: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.l_max, self.channels, self.order = l_max, channels, order
+        self.order_decay, self.degree_decay = order_decay, degree_decay
         g, K = generator, channels
         self.radial = RadialNetwork(
             n_elements=n_elements,
@@ -191,7 +196,9 @@ class Layer(nn.Module):
             coupled = self.raw_coupling(raw)
             blocks = self.raw_coupling.coupling.blocks(coupled)
         if self.measuring:
-            self.density_scale.copy_(torch.stack([_inverse_rms(b) for b in blocks]))
+            decay = [self.degree_decay**irrep.degree for irrep in self.density_irreps]
+            scales = [_inverse_rms(b) * d for b, d in zip(blocks, decay, strict=True)]
+            self.density_scale.copy_(torch.stack(scales))
         mixed = []
         for block, weight, scale in zip(blocks, self.density_mixing, self.density_scale, strict=True):
             flat = block.transpose(1, 2).flatten(2)  # (2l+1, N, paths K)
@@ -203,11 +210,13 @@ class Layer(nn.Module):
         z = coupling(x, y)
         scale: Tensor = getattr(self, f"{name}_scale")
         if self.measuring:
-            blocks = coupling.blocks(z)
-            rows = [
-                torch.stack([_inverse_rms(b[:, eta]) for eta in range(b.shape[1])]).repeat(b.shape[0])
-                for b in blocks
-            ]
+            order = ("pair", "triple", "quadruple").index(name) + 1
+            rows = []
+            for irrep, paths, block in zip(coupling.out, coupling.paths, coupling.blocks(z), strict=True):
+                degrees = [coupling.left[p.left].degree + coupling.right[p.right].degree for p in paths]
+                prior = [self.order_decay**order * self.degree_decay**degree for degree in degrees]
+                scales = [_inverse_rms(block[:, eta]) * value for eta, value in enumerate(prior)]
+                rows.append(torch.stack(scales).repeat(irrep.dim))
             scale.copy_(torch.cat(rows).unsqueeze(1))
         return coupling.blocks(z * scale.unsqueeze(2))
 
