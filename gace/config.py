@@ -88,7 +88,11 @@ def apply_override(content: dict[str, Any], override: str) -> None:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a validation error as one line of prose."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    problem = problems[0]
+    if problem["type"] == "missing":
+        # a misspelt required key is both missing and unknown: the unknown one tells more
+        problem = next((one for one in problems if one["type"] == "extra_forbidden"), problem)
     location = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         name = str(problem["loc"][-1])

@@ -146,21 +146,26 @@ class Batch:
         attempts: list[dict[str, Any]] = []
         label: Label | None = None
         reason = ""
-        if self.losses[request.key] >= self.config.max_losses:
-            reason = f"its calculation died with the whole process {self.losses[request.key]} times"
-        else:
-            self.store.journal.append("started", request.key, run=run)
-            for attempt, remedy in enumerate(self.remedies):
-                label, reason = self._attempt(request, run, attempt, remedy, attempts)
-                if label is not None:
-                    break
+        kills = self.losses[request.key]
+        attempt = 0
+        self.store.journal.append("started", request.key, run=run)
+        while label is None and attempt < len(self.remedies):
+            if kills >= self.config.max_losses:
+                reason = f"killed: its calculation was killed {kills} times; out of memory?"
+                break
+            label, reason = self._attempt(request, run, attempt, attempts)
+            # a kill from outside says nothing about the remedy: the same one is tried again
+            if attempts[-1]["failure_class"] == "killed":
+                kills += 1
+            else:
+                attempt += 1
         price = round(sum(one["core_seconds"] for one in attempts), 3)
         record = _record(request, run, label, reason, attempts, price)
         self.store.put(record)
         return record
 
     def _attempt(
-        self, request: Request, run: str, attempt: int, remedy: str, attempts: list[dict[str, Any]]
+        self, request: Request, run: str, attempt: int, attempts: list[dict[str, Any]]
     ) -> tuple[Label | None, str]:
         """One attempt: the label or the reason of its failure; appended to ``attempts``."""
         before = sum(one["core_seconds"] for one in attempts)
@@ -172,7 +177,7 @@ class Batch:
         failure = result.failure
         entry: dict[str, Any] = {
             "attempt": attempt,
-            "remedy": remedy,
+            "remedy": self.remedies[attempt],
             "failure_class": failure.failure_class if failure else None,
             "message": str(failure) if failure else "",
             "core_seconds": round(result.core_seconds, 3),
@@ -220,8 +225,6 @@ def _record(
     request: Request, run: str, label: Label | None, reason: str, attempts: list[dict[str, Any]], price: float
 ) -> LabelRecord:
     atoms = request.atoms
-    if label is not None and not _representable(label):
-        label, reason = None, "not_finite: energy, forces or stress hold NaN or infinity"
     return LabelRecord(
         key=request.key,
         run=run,
@@ -240,11 +243,3 @@ def _record(
         core_seconds=price,
         finished=round(time(), 3),
     )
-
-
-def _representable(label: Label) -> bool:
-    """Whether all numbers are finite (JSON knows no others)."""
-    import numpy as np
-
-    values = [np.array(label.energy), label.forces, *([] if label.stress is None else [label.stress])]
-    return all(bool(np.isfinite(value).all()) for value in values)

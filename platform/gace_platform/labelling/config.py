@@ -91,7 +91,7 @@ class LabelConfig(Closed):
     time_limit: float | None = Field(default=None, gt=0)
     """Seconds after which an attempt is stopped and counts as failed."""
     max_losses: int = Field(default=5, ge=1)
-    """A structure whose calculation died with the whole process this often is quarantined."""
+    """A structure whose calculation was killed from outside this often is quarantined (out of memory?)."""
     quality: QualityGate = QualityGate()
 
 

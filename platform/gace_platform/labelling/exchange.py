@@ -17,7 +17,9 @@ def structure_to_json(atoms: Atoms) -> dict[str, Any]:
         "positions": atoms.positions.tolist(),
         "cell": atoms.cell.array.tolist(),
         "pbc": atoms.pbc.tolist(),
-        "info": {name: np.asarray(atoms.info[name]).item() for name in ("charge", "spin") if name in atoms.info},
+        "info": {
+            name: np.asarray(atoms.info[name]).item() for name in ("charge", "spin") if name in atoms.info
+        },
     }
 
 
@@ -27,9 +29,15 @@ def structure_from_json(content: dict[str, Any]) -> Atoms:
 
 
 def label_to_json(label: Label) -> dict[str, Any]:
-    """A label as JSON; NaN and infinity are written as Python's json writes them."""
+    """A finite label as JSON; floats survive the journey exactly."""
     stress = None if label.stress is None else np.asarray(label.stress).tolist()
     return {"energy": float(label.energy), "forces": np.asarray(label.forces).tolist(), "stress": stress}
+
+
+def is_finite(label: Label) -> bool:
+    """Whether energy, forces and stress hold neither NaN nor infinity."""
+    values = [np.array(label.energy), label.forces, *([] if label.stress is None else [label.stress])]
+    return all(bool(np.isfinite(value).all()) for value in values)
 
 
 def label_from_json(content: dict[str, Any]) -> Label:

@@ -94,7 +94,9 @@ class EngineProcess:
         process, self._process = self._process, None
         if process is None:
             return 0
-        process.kill()
+        # not Popen.kill(): it would reap a process that is dead already, and its price with it
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         self._price_of_the_dead = usage.ru_utime + usage.ru_stime
@@ -159,8 +161,10 @@ class EngineProcess:
                 os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         code = self.stop()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        return Failure("crashed", f"the engine process {how}{hint}", self._log_tail())
+        if -code in (signal.SIGKILL, signal.SIGTERM):
+            # somebody else ended it: says nothing about the calculation, unless it was the out-of-memory killer
+            return Failure("killed", f"the engine process {how}; out of memory?", self._log_tail())
+        return Failure("crashed", f"the engine process {how}", self._log_tail())
 
     def _log_tail(self, lines: int = 15) -> str:
         with contextlib.suppress(OSError):

@@ -20,7 +20,7 @@ from gace.config import parse_config
 from gace.errors import GaceError
 from gace_platform.labelling.config import LabelConfig
 from gace_platform.labelling.engines.base import Engine, Failure, make_engine
-from gace_platform.labelling.exchange import label_to_json, structure_from_json
+from gace_platform.labelling.exchange import is_finite, label_to_json, structure_from_json
 
 PR_SET_PDEATHSIG = 1
 
@@ -77,7 +77,10 @@ def _check(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
 def _run(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
     atoms = structure_from_json(request["structure"])
     try:
-        return {"label": label_to_json(engine.run(atoms, request["attempt"]))}
+        label = engine.run(atoms, request["attempt"])
+        if not is_finite(label):
+            raise Failure("not_finite", "energy, forces or stress hold NaN or infinity")
+        return {"label": label_to_json(label)}
     except Failure as failure:
         return {"failure": {"class": failure.failure_class, "message": str(failure), "log": failure.log}}
     except Exception as error:

@@ -28,7 +28,8 @@ class Failure(LabelError):
     """One attempt failed: why, and the end of the program's log. Never a label.
 
     Attributes:
-        failure_class: one word to count by: ``unconverged``, ``crashed``, ``timeout``, ``error``.
+        failure_class: one word to count by: ``unconverged``, ``not_finite``, ``crashed``,
+            ``killed``, ``timeout``, ``error``.
         log: the last lines the program wrote.
     """
 
