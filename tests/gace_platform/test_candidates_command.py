@@ -75,6 +75,15 @@ def test_with_a_potential_picks_carry_gamma_and_error_bars(job, tmp_path):
     assert all("gradient features" in reason and "γ" in reason for reason in reasons[1:])
 
 
+def test_with_a_potential_too_the_order_of_the_pool_changes_no_bit(job, tmp_path):
+    CliRunner().invoke(command, [str(job), "--out", str(tmp_path / "one")], catch_exceptions=False)
+    order = np.random.default_rng(0).permutation(24)
+    write_structures(tmp_path / "pool.xyz", [shaken(number) for number in order])
+    CliRunner().invoke(command, [str(job), "--out", str(tmp_path / "two")], catch_exceptions=False)
+    for file in ("selected.xyz", "selection.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
 def test_an_element_the_potential_does_not_know_is_a_reason_not_a_crash(job, tmp_path):
     write_structures(tmp_path / "pool.xyz", [shaken(0), shaken(1), shaken(2, "CH3CN")])
     result = CliRunner().invoke(command, [str(job), "--out", str(tmp_path / "out"), "--json"])

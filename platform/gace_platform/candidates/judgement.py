@@ -58,7 +58,7 @@ def judge(potential: Potential | None, structures: Sequence[Atoms], progress: Pr
             largest_force=np.array([_largest_teacher_force(atoms) for atoms in structures]),
             gamma=_from_info(structures, "gamma"),
             energy_std=_from_info(structures, "energy_std"),
-            forces_std=np.full(len(structures), np.nan),
+            forces_std=_from_info(structures, "forces_std"),
         )
     rows = []
     for number, one in enumerate(potential.predictions(structures, uncertainty=True)):
