@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
 import torch
 
 from gace.errors import InputError, nearest
 from gace.potential.graph_ace import GraphACE
 from gace.potential.presets import PRESETS
 from gace.randomness import derive_seed
+from gace.structures.graph import sum_structures
 from gace.training.batches import Packed
 from gace.training.config import PotentialConfig, TrainConfig
 from gace.training.prepare import Data
@@ -67,7 +70,7 @@ def make_model(config: TrainConfig, data: Data, packed: Packed) -> GraphACE:
         InputError: an unknown preset or override, or a start model of another architecture.
     """
     if data.start is not None:
-        return _continued(config.potential, data)
+        return _realigned(_continued(config.potential, data), data, packed)
     try:
         model = GraphACE(
             **architecture(config.potential),
@@ -108,3 +111,23 @@ def _continued(config: PotentialConfig, data: Data) -> GraphACE:
     model = GraphACE(**given)
     model.load_state_dict({name: tensor.detach().cpu() for name, tensor in start.state_dict().items()})
     return model.double()
+
+
+def _realigned(model: GraphACE, data: Data, packed: Packed) -> GraphACE:
+    """The model with its mean bonding energies moved to the new labels.
+
+    Another level of theory differs first of all by a constant per element; what it takes to learn
+    that from gradients would spoil the rest.
+    """
+    predicted = np.zeros(len(packed))
+    working = copy.deepcopy(model).to(packed.device, packed.dtype)
+    with torch.no_grad():
+        for chosen, batch in packed.in_order(max_atoms=512):
+            predicted[chosen.numpy()] = sum_structures(working(batch.graph).energy, batch.graph).cpu().numpy()
+    rest = [
+        label if label.energy is None else label._replace(energy=label.energy - value)
+        for label, value in zip(data.train_labels, predicted, strict=True)
+    ]
+    correction = bonding_energies(data.train, rest, data.isolated_atoms)
+    model.set_shift({one: model.shift[i].item() + correction[one] for i, one in enumerate(model.elements)})
+    return model
