@@ -26,13 +26,12 @@ def ethanol() -> Atoms:
     return molecule("CH3CH2OH")
 
 
-@pytest.fixture
-def copper_frames() -> list[Atoms]:
-    """Twelve rattled, strained four-atom copper cells with energy, forces and stress of EMT."""
+def make_copper_frames(count: int) -> list[Atoms]:
+    """Rattled, strained four-atom copper cells with energy, forces and stress of EMT."""
     from ase.calculators.emt import EMT
 
     frames = []
-    for number in range(12):
+    for number in range(count):
         atoms = bulk("Cu", cubic=True)
         random = np.random.default_rng(number)
         atoms.set_cell(atoms.cell * (1 + 0.02 * random.standard_normal()), scale_atoms=True)
@@ -50,6 +49,39 @@ def copper_frames() -> list[Atoms]:
         atoms.arrays["REF_forces"] = forces
         frames.append(atoms)
     return frames
+
+
+@pytest.fixture
+def copper_frames() -> list[Atoms]:
+    """Twelve rattled, strained four-atom copper cells with energy, forces and stress of EMT."""
+    return make_copper_frames(12)
+
+
+@pytest.fixture(scope="session")
+def copper_committee_config(tmp_path_factory):
+    """A small committee on sixteen copper cells, as a configuration; seconds to train."""
+    from gace.structures.io import write_structures
+    from gace_platform.committee.config import CommitteeConfig
+
+    folder = tmp_path_factory.mktemp("committee")
+    write_structures(folder / "train.xyz", make_copper_frames(16))
+    return CommitteeConfig(
+        data={"train": folder / "train.xyz", "isolated_atoms": {"Cu": 0.0}},
+        potential={"preset": "1L-small", "cutoff": 4.0},
+        training={"max_epochs": 8},
+        committee={"members": 3, "subsample": 0.8},
+        seed=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def copper_committee(copper_committee_config, tmp_path_factory):
+    """The bundle of that committee, trained by one worker."""
+    from gace_platform.committee.train import train_committee
+
+    out = tmp_path_factory.mktemp("trained")
+    train_committee(copper_committee_config, out)
+    return out / "potential"
 
 
 @pytest.fixture

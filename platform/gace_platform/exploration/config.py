@@ -67,7 +67,8 @@ class ExploreConfig(Schedule):
     drive: Literal["first", "mean"] = "first"
     """Forces of the first member (as many times cheaper as there are members) or of the mean."""
     device: str = "cpu"
-    dtype: Literal["float32", "float64"] = "float64"
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the potential; positions and velocities are float64 always."""
     walkers: PositiveInt = 4
     together: PositiveInt = 4
     """Walkers that one subprocess moves together, as one batch."""

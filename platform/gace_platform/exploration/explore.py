@@ -86,6 +86,8 @@ def plan(config: ExploreConfig, out: Path) -> list[Group]:
     else:
         drive = {"potential": check_potential(str(config.potential), starts), "drive": config.drive}
         drive |= {"dtype": config.dtype, "device": config.device.partition(":")[0]}
+        # sums over a batch round differently in another batch
+        drive["together"] = config.together
     schedule = config.schedule().model_dump()
     prepared: list[tuple[int, Atoms, str, str]] = []
     for number, start in enumerate(assign(starts, config.walkers, config.seed)):
