@@ -33,7 +33,9 @@ class ActiveLearningWorkChain(WorkChain):
         super().define(spec)
         spec.input("code", valid_type=orm.AbstractCode, help="The gace command.")
         spec.input("campaign", valid_type=orm.Dict, help="The campaign file.")
-        spec.input("places", valid_type=orm.Dict, help="Absolute paths: labels, scratch, mlflow, scheduler_file.")
+        spec.input(
+            "places", valid_type=orm.Dict, help="Absolute paths: labels, scratch, mlflow, scheduler_file."
+        )
         spec.input("start", valid_type=DatasetData, help="Geometries the campaign starts from.")
         spec.outline(
             cls.open_campaign,
@@ -64,7 +66,9 @@ class ActiveLearningWorkChain(WorkChain):
             ),
             cls.close_campaign,
         )
-        spec.output("potential", valid_type=PotentialData, help="The champion, or the last potential without one.")
+        spec.output(
+            "potential", valid_type=PotentialData, help="The champion, or the last potential without one."
+        )
         spec.output("dataset", valid_type=DatasetData, help="All labels that may be trained on.")
         spec.output("exam", valid_type=DatasetData, required=False, help="The frozen exam.")
         spec.output("isolated_atoms", valid_type=DatasetData, required=False)
@@ -137,11 +141,14 @@ class ActiveLearningWorkChain(WorkChain):
         self.ctx.finished = False
         self.ctx.stop = {}
         self.ctx.exam_history = []
+        self.ctx.refused = []
         self.note("start", self.inputs.start)
 
     def must_look_around(self) -> bool:
         """Whether the first exploration is due; the exam's own trajectories belong to it."""
-        return self.must("look_around") or (bool(self.campaign.exam.structures) and self.must("look_for_exam"))
+        return self.must("look_around") or (
+            bool(self.campaign.exam.structures) and self.must("look_for_exam")
+        )
 
     def look_around(self) -> ToContext:
         """Explore with the teacher; other trajectories, from other seeds, are for the exam."""
@@ -168,7 +175,9 @@ class ActiveLearningWorkChain(WorkChain):
             if failed is not None:
                 return failed
             candidates = self.ended("look_for_exam").outputs.candidates
-            self.ctx.exam_request = datasets.draw_exam(candidates, orm.Int(count), orm.Int(self.campaign.seed))
+            self.ctx.exam_request = datasets.draw_exam(
+                candidates, orm.Int(count), orm.Int(self.campaign.seed)
+            )
         return None
 
     def select_first(self) -> ToContext:
@@ -220,6 +229,8 @@ class ActiveLearningWorkChain(WorkChain):
             if failed is not None:
                 return failed
         self.ctx.spent += len(process.inputs.structures)
+        rows = process.outputs.verdicts.get_dict()["structures"]
+        self.ctx.refused += [row["key"] for row in rows if row["verdict"] != "accepted"]
         if "isolated_atoms" in process.outputs and "isolated_atoms" not in self.ctx:
             self.ctx.isolated_atoms = process.outputs.isolated_atoms
             self.note("isolated_atoms", self.ctx.isolated_atoms)
@@ -345,7 +356,9 @@ class ActiveLearningWorkChain(WorkChain):
         """Size of the next batch, as far as the budget goes."""
         if not self.batches_left():
             return 0
-        return max(0, min(self.campaign.batches[self.ctx.batch], self.campaign.budget.labels - self.ctx.spent))
+        return max(
+            0, min(self.campaign.batches[self.ctx.batch], self.campaign.budget.labels - self.ctx.spent)
+        )
 
     def decide(self) -> None:
         """Apply the stop rule; a last training may still follow."""
@@ -358,7 +371,7 @@ class ActiveLearningWorkChain(WorkChain):
             self.finish(stop)
 
     def finish(self, stop: dict[str, t.Any]) -> None:
-        """Ask for no more labels; settings for the end make another training worth while, on the same labels."""
+        """Ask for no more labels; settings for the end make another training worth while."""
         was_last = self.is_last
         self.ctx.stop = stop
         self.ctx.done = True
@@ -402,7 +415,9 @@ class ActiveLearningWorkChain(WorkChain):
 
     def select(self) -> ToContext:
         """Filter, deduplicate, diversify, and add the random reserve."""
-        config = recipes.selection(self.campaign, self.ctx.turn, self.labels_wanted())
+        config = recipes.selection(
+            self.campaign, self.ctx.turn, self.labels_wanted(), self.ctx.refused
+        )
         inputs = {"config": config, "pool": self.ctx.pool, "training": self.ctx.dataset}
         return self.start_step("select", "gace.select", potential=self.ctx.potential, **inputs)
 

@@ -32,7 +32,9 @@ def join(**labelled: DatasetData) -> DatasetData:
 @calcfunction
 def join_atoms(**isolated: DatasetData) -> DatasetData:
     """One labelled isolated atom per element."""
-    atoms = {frame.symbols[0]: frame for name in sorted(isolated) for frame in isolated[name].get_structures()}
+    atoms = {
+        frame.symbols[0]: frame for name in sorted(isolated) for frame in isolated[name].get_structures()
+    }
     return DatasetData([atoms[symbol] for symbol in sorted(atoms)])
 
 
@@ -60,8 +62,12 @@ class LabelWorkChain(WorkChain):
         super().define(spec)
         spec.input("code", valid_type=orm.AbstractCode, help="The gace command.")
         spec.input("structures", valid_type=DatasetData, help="Structures to label.")
-        spec.input("config", valid_type=orm.Dict, help="Configuration of gace labels run, less the structures.")
-        spec.input("batch_size", valid_type=orm.Int, required=False, help="Structures per job; else an even share.")
+        spec.input(
+            "config", valid_type=orm.Dict, help="Configuration of gace labels run, less the structures."
+        )
+        spec.input(
+            "batch_size", valid_type=orm.Int, required=False, help="Structures per job; else an even share."
+        )
         spec.input("max_in_flight", valid_type=orm.Int, default=lambda: orm.Int(2), help="Jobs at a time.")
         spec.outline(
             cls.split_into_batches,
@@ -71,12 +77,20 @@ class LabelWorkChain(WorkChain):
             ),
             cls.collect,
         )
-        spec.output("labelled", valid_type=DatasetData, required=False, help="Structures with an accepted label.")
-        spec.output("isolated_atoms", valid_type=DatasetData, required=False, help="One labelled atom per element.")
-        spec.output("verdicts", valid_type=orm.Dict, help="Key, verdict, reason, price and attempts by structure.")
+        spec.output(
+            "labelled", valid_type=DatasetData, required=False, help="Structures with an accepted label."
+        )
+        spec.output(
+            "isolated_atoms", valid_type=DatasetData, required=False, help="One labelled atom per element."
+        )
+        spec.output(
+            "verdicts", valid_type=orm.Dict, help="Key, verdict, reason, price and attempts by structure."
+        )
         spec.exit_code(400, "ERROR_BATCH_FAILED", message="{step} failed: {reason}")
         spec.exit_code(
-            500, "ERROR_NO_LABEL", message="not one of {count} structures has a usable label; see the verdicts"
+            500,
+            "ERROR_NO_LABEL",
+            message="not one of {count} structures has a usable label; see the verdicts",
         )
 
     def split_into_batches(self) -> None:
@@ -123,7 +137,9 @@ class LabelWorkChain(WorkChain):
         """Put the batches together."""
         jobs = {name: tries[-1] for name, tries in self.ctx.tries.items()}
         self.out("verdicts", join_verdicts(**{name: job.outputs.verdicts for name, job in jobs.items()}))
-        atoms = {name: job.outputs.isolated_atoms for name, job in jobs.items() if "isolated_atoms" in job.outputs}
+        atoms = {
+            name: job.outputs.isolated_atoms for name, job in jobs.items() if "isolated_atoms" in job.outputs
+        }
         if atoms:
             self.out("isolated_atoms", join_atoms(**atoms))
         labelled = {name: job.outputs.labelled for name, job in jobs.items() if "labelled" in job.outputs}

@@ -82,12 +82,20 @@ def exploration(campaign: Campaign, places: Places, generation: int) -> Config:
     }
 
 
-def selection(campaign: Campaign, generation: int, count: int) -> Config:
-    """Selection of ``count`` structures; generation 0 knows no potential yet."""
+def selection(campaign: Campaign, generation: int, count: int, refused: list[str] | None = None) -> Config:
+    """Selection of ``count`` structures; generation 0 knows no potential yet.
+
+    ``refused`` are the label keys of quarantined structures, which are not to be paid for again.
+    """
     config = said(campaign.selection)
     if not generation:
         config = merged(config, said(campaign.initial.selection))
-    return {**config, "count": count, "seed": turn_seed(campaign, "select", generation)}
+    return {
+        **config,
+        "count": count,
+        "seed": turn_seed(campaign, "select", generation),
+        "exclude_keys": sorted(refused or []),
+    }
 
 
 def labelling(campaign: Campaign, places: Places) -> Config:
@@ -123,6 +131,7 @@ def committee(campaign: Campaign, places: Places, generation: int, final: bool) 
         "committee": said(campaign.committee),
         "seed": turn_seed(campaign, "train", generation),
         "dtype": campaign.dtype,
+        "name": f"train g{generation}",
         "cluster": cluster(places),
         "scratch": f"{places['scratch']}/train",
     }
@@ -136,6 +145,7 @@ def pretraining(campaign: Campaign, places: Places) -> Config:
     config = committee(campaign, places, 0, final=False)
     config["training"] = merged(config["training"], said(settings.training))
     config["committee"] = merged(config["committee"], {"members": settings.members})
+    config["name"] = "pretrain"
     config["data"] = {"level_of_theory": {"teacher": said(campaign.initial.teacher)}}
     return config
 

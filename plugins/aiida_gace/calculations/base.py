@@ -19,6 +19,8 @@ STDOUT_FILE = "summary.out"
 STDERR_FILE = "progress.err"
 EXIT_CODE_FILE = "exit_code"
 ERROR_FILE = "error.json"
+TIMES_FILE = "times"
+"""Processor time of the shell and of all it ran, as bash's ``times`` prints it."""
 
 
 class GaceCalculation(CalcJob):
@@ -92,18 +94,18 @@ class GaceCalculation(CalcJob):
         info = CalcInfo()
         info.codes_info = [code]
         # a direct job has no accounting: the script itself leaves the exit status behind
-        info.append_text = f"echo $? > {EXIT_CODE_FILE}.tmp && mv {EXIT_CODE_FILE}.tmp {EXIT_CODE_FILE}"
+        info.append_text = (
+            f"echo $? > {EXIT_CODE_FILE}.tmp; times > {TIMES_FILE}; mv {EXIT_CODE_FILE}.tmp {EXIT_CODE_FILE}"
+        )
         info.prepend_text = f"export GACE_ERROR_FILE={ERROR_FILE}"
-        info.retrieve_list = [STDOUT_FILE, STDERR_FILE, EXIT_CODE_FILE, ERROR_FILE]
-        # depth 1: below the job's folder without its "out/"
-        info.retrieve_list += [(f"{OUTPUT_FOLDER}/{name}", ".", 1) for name in self.retrieve]
-        info.retrieve_temporary_list = [
-            (f"{OUTPUT_FOLDER}/{name}", ".", 1) for name in self.retrieve_temporarily
-        ]
+        info.retrieve_list = [STDOUT_FILE, STDERR_FILE, EXIT_CODE_FILE, ERROR_FILE, TIMES_FILE]
+        # the depth keeps all of a path but its leading "out/"
+        info.retrieve_list += [below_output(name) for name in self.retrieve]
+        info.retrieve_temporary_list = [below_output(name) for name in self.retrieve_temporarily]
         return info
 
     def lay_inputs(self, folder: Folder, config: dict[str, t.Any]) -> None:
-        """Write input files into ``folder`` and name them in ``config``, in place; overridden by subclasses."""
+        """Write input files into ``folder`` and name them in ``config``, in place."""
 
     @staticmethod
     def lay_dataset(folder: Folder, data: DatasetData, name: str) -> str:
@@ -117,6 +119,11 @@ class GaceCalculation(CalcJob):
         """Write a potential bundle as the folder ``name``; returns the name."""
         data.copy_to(folder.get_abs_path(name))
         return name
+
+
+def below_output(name: str) -> tuple[str, str, int]:
+    """AiiDA's instruction to bring ``out/NAME`` as ``NAME``; the name may hold wildcards and folders."""
+    return (f"{OUTPUT_FOLDER}/{name}", ".", name.count("/") + 1)
 
 
 __all__ = ["GaceCalculation"]

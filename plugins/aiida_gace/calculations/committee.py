@@ -16,7 +16,7 @@ class CommitteeCalculation(GaceCalculation):
     """A committee trained on a labelled data set, with its uncertainty calibrated, as one bundle."""
 
     verb = ("committee", "train")
-    retrieve = ("summary.json",)
+    retrieve = ("summary.json", "members/*/metrics.jsonl")
     retrieve_temporarily = ("potential",)
 
     @classmethod

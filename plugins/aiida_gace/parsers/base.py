@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing as t
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from aiida import orm
 from aiida.engine import ExitCode
 from aiida.parsers import Parser
 
-from aiida_gace.calculations.base import ERROR_FILE, EXIT_CODE_FILE, STDERR_FILE, STDOUT_FILE
+from aiida_gace.calculations.base import ERROR_FILE, EXIT_CODE_FILE, STDERR_FILE, STDOUT_FILE, TIMES_FILE
 
 LOCKED = ("database is locked", "is locked by", "store is locked")
 
@@ -41,6 +42,7 @@ class GaceParser(Parser):
         folder = kwargs.get("retrieved_temporary_folder")
         try:
             summary = self.read_summary()
+            summary.setdefault("core_seconds", self.processor_time())
             self.out("summary", orm.Dict(summary))
             return self.collect(summary, Path(folder) if folder else Path())
         except Absent as error:
@@ -103,6 +105,13 @@ class GaceParser(Parser):
         if not isinstance(summary, dict):
             raise Unreadable("the summary is not a JSON object")
         return summary
+
+    def processor_time(self) -> float:
+        """Processor time of the job, s, for commands that count none of their own."""
+        total = 0.0
+        for minutes, seconds in re.findall(r"(\d+)m([\d.]+)s", self.text(TIMES_FILE)):
+            total += 60 * int(minutes) + float(seconds)
+        return round(total, 3)
 
     def text(self, name: str) -> str:
         """Content of a retrieved file; empty when it is absent."""

@@ -47,7 +47,7 @@ else:
     Selection = section(
         "Selection",
         SelectConfig,
-        {"pool", "training", "potential", "count", "seed", "exclude", "cluster", "scratch"},
+        {"pool", "training", "potential", "count", "seed", "exclude", "exclude_keys"},
     )
 
 

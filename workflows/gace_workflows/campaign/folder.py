@@ -94,7 +94,9 @@ class CampaignFolder:
             InputError: it does not.
         """
         if not self.file.is_file():
-            raise InputError(f"{self.path} holds no campaign (no campaign.yaml); start one with gace campaign run")
+            raise InputError(
+                f"{self.path} holds no campaign (no campaign.yaml); start one with gace campaign run"
+            )
 
     def places(self) -> dict[str, str]:
         """Absolute paths that the steps need."""

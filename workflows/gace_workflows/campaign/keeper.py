@@ -9,6 +9,7 @@ labels are in their store, and trainings and walkers have their scratch folders.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from gace_workflows.campaign.folder import CampaignFolder
 if TYPE_CHECKING:
     from aiida.orm import WorkChainNode
 
-    from gace_platform.cluster.launch import CampaignCluster
+    from gace_platform.cluster import CampaignCluster
 
 POLL_SECONDS = 1.0
 LOOK_AFTER_SECONDS = 10.0
@@ -59,6 +60,7 @@ def keep(folder: CampaignFolder, tell: Tell) -> dict[str, Any]:
             profile.repair(folder.path, campaign.campaign)
         with cluster_of(folder, campaign) as care, daemon_of(folder):
             chain = find_or_submit(folder, campaign, tell)
+            folder.update_state(submitted=os.getpid())
             tell(f"AiiDA   {profile.verdi_hint(folder.path, campaign.campaign)}")
             if care.cluster.dashboard:
                 tell(f"Dask    {care.cluster.dashboard}")
@@ -114,7 +116,7 @@ class ClusterCare:
         self.cluster = self._start()
 
     def _start(self) -> CampaignCluster:
-        from gace_platform.cluster.launch import start_local
+        from gace_platform.cluster import start_local
 
         settings = self.campaign.cluster
         return start_local(self.folder.cluster, workers=settings.workers, dashboard=settings.dashboard)

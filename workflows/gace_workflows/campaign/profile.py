@@ -226,7 +226,8 @@ def daemon_runs() -> bool:
 def end_jobs(folder: Path) -> int:
     """End calculation jobs of this campaign that still run here; returns how many processes ended.
 
-    A job is recognised by its working folder, which lies in this campaign's.
+    A job is recognised by its working folder, which lies in this campaign's, and by its submit script
+    or what that exports; so a shell that a user opened there is left alone.
     """
     import psutil
 
@@ -234,7 +235,9 @@ def end_jobs(folder: Path) -> int:
     ours = []
     for process in psutil.process_iter():
         try:
-            if process.cwd().startswith(work):
+            if process.cwd().startswith(work) and (
+                "_aiidasubmit.sh" in process.cmdline() or "GACE_ERROR_FILE" in process.environ()
+            ):
                 process.kill()
                 ours.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):

@@ -1,0 +1,147 @@
+"""The campaign as it stands in AiiDA's database, gathered for summary and report."""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+from dataclasses import dataclass, field
+
+from gace_workflows.campaign.progress import Step, as_step, is_step
+
+if t.TYPE_CHECKING:
+    from aiida.orm import ProcessNode, WorkChainNode
+    from ase import Atoms
+
+Row = dict[str, t.Any]
+
+
+@dataclass
+class Turn:
+    """What the steps of one turn of the loop left behind; absent where a step has not ended well."""
+
+    number: int
+    nodes: dict[str, ProcessNode] = field(default_factory=dict)
+    """The process that ended each step well, by the name of the step."""
+    core_seconds: Counter[str] = field(default_factory=Counter)
+    """Processor time by step, failed tries included."""
+    wall_seconds: float = 0.0
+
+    def output(self, step: str, name: str) -> t.Any:
+        """An output node of a step, or None."""
+        node = self.nodes.get(step)
+        return None if node is None or name not in node.outputs else node.outputs[name]
+
+    def summary(self, step: str) -> Row:
+        """The summary that a step's command printed."""
+        node = self.output(step, "summary")
+        return {} if node is None else node.get_dict()
+
+    @property
+    def registration(self) -> Row:
+        """What the registry answered."""
+        node = self.output("register", "registration")
+        return {} if node is None else node.get_dict()
+
+
+@dataclass
+class History:
+    """All turns of a campaign; turn 0 is the first look around."""
+
+    chain: WorkChainNode
+    turns: dict[int, Turn]
+    steps: list[Step]
+
+    @property
+    def trained(self) -> list[Turn]:
+        """Turns whose potential is registered, in order."""
+        return [turn for _, turn in sorted(self.turns.items()) if turn.registration]
+
+    @property
+    def verdicts(self) -> list[tuple[int, Row]]:
+        """Turn and verdict of every structure sent to the reference calculation."""
+        rows = []
+        for number, turn in sorted(self.turns.items()):
+            table = turn.output("label", "verdicts")
+            rows += [(number, row) for row in (table.get_dict()["structures"] if table is not None else [])]
+        return rows
+
+    @property
+    def isolated_atoms(self) -> Row:
+        """Verdict on each isolated atom, by element."""
+        found: Row = {}
+        for turn in self.turns.values():
+            table = turn.output("label", "verdicts")
+            if table is not None:
+                found |= table.get_dict().get("isolated_atoms", {})
+        return found
+
+    @property
+    def exam(self) -> list[Atoms]:
+        """The labelled structures of the exam; empty before they are labelled."""
+        first = self.turns.get(0)
+        labelled = first.output("label", "labelled") if first is not None else None
+        if labelled is None:
+            return []
+        return [atoms for atoms in labelled.get_structures() if atoms.info.get("purpose") == "exam"]
+
+    def core_seconds(self) -> dict[str, float]:
+        """Processor time by step over all turns, s."""
+        total: Counter[str] = Counter()
+        for turn in self.turns.values():
+            total.update(turn.core_seconds)
+        return {step: round(seconds, 1) for step, seconds in total.items()}
+
+
+def read_history(chain: WorkChainNode) -> History:
+    """Gather what a work chain has done so far.
+
+    Earlier work chains of the same campaign that failed count into the price, not into the results.
+    """
+    history = History(chain, {}, [])
+    for node in sorted(all_steps(), key=lambda node: t.cast("int", node.pk)):
+        step = as_step(node)
+        turn = history.turns.setdefault(step.generation, Turn(step.generation))
+        turn.core_seconds[group_of(step.name)] += processor_time(node)
+        if node.caller is None or node.caller.pk != chain.pk:
+            continue
+        history.steps.append(step)
+        turn.wall_seconds += step.seconds
+        if node.is_finished_ok or (step.name == "label" and node.exit_status == 500):
+            turn.nodes[step.name] = node
+    return history
+
+
+def all_steps() -> list[ProcessNode]:
+    """Every try of every step of every work chain in this profile."""
+    from aiida import orm
+
+    found = (
+        orm.QueryBuilder()
+        .append(orm.ProcessNode, filters={"extras": {"has_key": "gace_step"}})
+        .all(flat=True)
+    )
+    return [node for node in found if is_step(node)]
+
+
+def group_of(step: str) -> str:
+    """The line of the bill a step belongs to."""
+    return {"look_around": "explore", "look_for_exam": "explore", "register": "examine"}.get(step, step)
+
+
+def processor_time(node: ProcessNode) -> float:
+    """Processor time of a step and everything it called, s; 0 where the job left no summary."""
+    if "summary" in node.outputs:
+        return float(node.outputs.summary.get_dict().get("core_seconds") or 0.0)
+    return sum(processor_time(child) for child in node.called) if hasattr(node, "called") else 0.0
+
+
+def producers(turn: Turn) -> dict[str, str]:
+    """UUID of the job that looked after each label key of a turn."""
+    found = {}
+    for job in getattr(turn.nodes.get("label"), "called", []):
+        if "verdicts" in job.outputs:
+            found |= {row["key"]: job.uuid for row in job.outputs.verdicts.get_dict().get("structures", [])}
+    return found
+
+
+__all__ = ["History", "Turn", "producers", "read_history"]
