@@ -53,7 +53,7 @@ $(tools): $(ready)
 define campaign
 	@if [ -f $(2)/summary.json ]; then \
 	   echo "$(2)/ holds a finished campaign; 'make clean-$(2)' removes it"; \
-	 elif [ -e $(2) ]; then \
+	 elif [ -e $(2)/campaign.yaml ]; then \
 	   $(bin)/gace campaign resume --dir $(2); \
 	 else \
 	   $(bin)/gace campaign run $(1) --dir $(2); \

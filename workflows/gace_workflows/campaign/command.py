@@ -22,7 +22,10 @@ START_SECONDS = 120.0
 """How long ``submit`` waits for the keeper to have submitted the work chain, s."""
 
 file_argument = click.argument("file", type=click.Path(path_type=Path))
-folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+folder_argument = click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+folder_too_option = click.option(
+    "--dir", "folder_too", type=click.Path(path_type=Path), help="The same as the argument DIR."
+)
 folder_option = click.option(
     "--dir", "folder", type=click.Path(path_type=Path), help="Folder of the campaign; default ./NAME."
 )
@@ -97,14 +100,12 @@ def submit(file: Path, folder: Path | None, overrides: tuple[str, ...], as_json:
 
 @command.command()
 @folder_argument
+@folder_too_option
 @click.option("--background", is_flag=True, help="Return at once and leave a keeper in the background.")
 @json_option
-def resume(folder: Path, background: bool, as_json: bool) -> None:
+def resume(folder: Path | None, folder_too: Path | None, background: bool, as_json: bool) -> None:
     """Go on with the campaign in DIR, whatever was killed, and wait for its end."""
-    from gace_workflows.campaign.folder import CampaignFolder
-
-    target = CampaignFolder.at(folder)
-    target.require_campaign()
+    target = existing(folder, folder_too)
     if background:
         state = start_keeper(target)
         click.echo(f"gace campaign status {target.path}", err=True)
@@ -116,12 +117,13 @@ def resume(folder: Path, background: bool, as_json: bool) -> None:
 
 @command.command()
 @folder_argument
+@folder_too_option
 @json_option
-def status(folder: Path, as_json: bool) -> None:
+def status(folder: Path | None, folder_too: Path | None, as_json: bool) -> None:
     """Show what the campaign in DIR has done so far."""
     from gace_workflows.campaign.status import read_status, table
 
-    found = read_status(existing(folder))
+    found = read_status(existing(folder, folder_too))
     if as_json:
         print_json(found)
     else:
@@ -130,8 +132,9 @@ def status(folder: Path, as_json: bool) -> None:
 
 @command.command()
 @folder_argument
+@folder_too_option
 @json_option
-def report(folder: Path, as_json: bool) -> None:
+def report(folder: Path | None, folder_too: Path | None, as_json: bool) -> None:
     """Write the report of the campaign in DIR anew, finished or not."""
     from gace_workflows.campaign import profile
     from gace_workflows.campaign.file import load_campaign
@@ -139,7 +142,7 @@ def report(folder: Path, as_json: bool) -> None:
     from gace_workflows.campaign.outcome import write_report
     from gace_workflows.campaign.progress import find_work_chain
 
-    target = existing(folder)
+    target = existing(folder, folder_too)
     campaign = load_campaign(target.file)
     profile.open_profile(target.path, campaign.campaign)
     chain = find_work_chain()
@@ -165,15 +168,17 @@ def checked(
     return campaign, target, check_campaign(campaign, target)
 
 
-def existing(folder: Path) -> CampaignFolder:
-    """The campaign folder at a path.
+def existing(folder: Path | None, folder_too: Path | None) -> CampaignFolder:
+    """The campaign folder named by the argument, by ``--dir``, or else the working folder.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or two are named.
     """
     from gace_workflows.campaign.folder import CampaignFolder
 
-    target = CampaignFolder.at(folder)
+    if folder is not None and folder_too is not None:
+        raise InputError("name the campaign's folder once: as DIR or as --dir DIR")
+    target = CampaignFolder.at(folder or folder_too or Path())
     target.require_campaign()
     return target
 

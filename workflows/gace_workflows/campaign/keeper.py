@@ -155,6 +155,8 @@ def follow(chain: WorkChainNode, folder: CampaignFolder, care: ClusterCare, tell
     from gace_workflows.campaign.progress import news
 
     told: set[str] = set()
+    if known := news(chain, told):
+        tell(f"{sum(line.startswith('✓') for line in known)} steps were done before")
     checked = time.monotonic()
     while True:
         ended = chain.is_terminated

@@ -67,6 +67,8 @@ def enter(folder: Path) -> None:
     binaries = str(Path(sys.executable).parent)
     if binaries not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join([binaries, os.environ.get("PATH", "")])
+    # SQLAlchemy's advice to AiiDA's authors is of no use to ours
+    warnings.filterwarnings("ignore", message=".*not in session.*")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
