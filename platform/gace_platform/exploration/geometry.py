@@ -5,24 +5,42 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
+from numpy.typing import NDArray
 
 BOND_FACTOR = 1.6
 """Atoms nearer than this share of the sum of their covalent radii belong to one fragment."""
+
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+
+
+def pairs_within(atoms: Atoms, cutoff: float) -> Pairs:
+    """Indices and distances (Å) of all pairs up to ``cutoff``, periodic images included.
+
+    Not the potential's neighbour search, which loads torch: that would double the time a walker
+    with a teacher takes to start. A pair is listed once or twice.
+    """
+    if atoms.pbc.any():
+        from ase.neighborlist import neighbor_list
+
+        first, second, distance = neighbor_list("ijd", atoms, cutoff)
+        return first, second, distance
+    from scipy.spatial import cKDTree
+
+    found = cKDTree(atoms.positions).query_pairs(cutoff, output_type="ndarray")
+    first, second = found[:, 0], found[:, 1]
+    return first, second, np.linalg.norm(atoms.positions[first] - atoms.positions[second], axis=1)
 
 
 def shortest_distance(atoms: Atoms) -> float:
     """Smallest distance of two atoms (periodic images included) over the sum of their covalent radii.
 
-    Infinite when no two atoms are closer than the sum itself.
+    Infinite when no two atoms are closer than the largest such sum.
     """
-    from gace.structures.neighbours import find_edges
-
-    edges = find_edges(atoms, 2 * float(covalent_radii[atoms.numbers].max()))
-    if not len(edges.centre):
-        return float("inf")
     radii = covalent_radii[atoms.numbers]
-    length = np.linalg.norm(edges.vector, axis=1)
-    return float((length / (radii[edges.centre] + radii[edges.neighbour])).min())
+    first, second, distance = pairs_within(atoms, 2 * float(radii.max()))
+    if not len(distance):
+        return float("inf")
+    return float((distance / (radii[first] + radii[second])).min())
 
 
 def count_fragments(atoms: Atoms) -> int:
@@ -30,12 +48,9 @@ def count_fragments(atoms: Atoms) -> int:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    from gace.structures.neighbours import find_edges
-
     radii = covalent_radii[atoms.numbers]
-    edges = find_edges(atoms, 2 * BOND_FACTOR * float(radii.max()))
-    length = np.linalg.norm(edges.vector, axis=1)
-    bonded = length < BOND_FACTOR * (radii[edges.centre] + radii[edges.neighbour])
-    pairs = (edges.centre[bonded], edges.neighbour[bonded])
-    matrix = coo_array((np.ones(int(bonded.sum())), pairs), shape=(len(atoms), len(atoms)))
+    first, second, distance = pairs_within(atoms, 2 * BOND_FACTOR * float(radii.max()))
+    bonded = distance < BOND_FACTOR * (radii[first] + radii[second])
+    links = (np.ones(int(bonded.sum())), (first[bonded], second[bonded]))
+    matrix = coo_array(links, shape=(len(atoms), len(atoms)))
     return int(connected_components(matrix, directed=False)[0])
