@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from importlib import import_module
@@ -68,6 +69,9 @@ def find_bundle(folder: Path, uri: str) -> Path:
 
 def _mlflow() -> Any:
     """The mlflow package, imported by name: this floor does not depend on it."""
+    # neither progress bars among our own output nor usage statistics over the network
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         return import_module("mlflow")
     except ImportError:

@@ -324,6 +324,11 @@ def test_folder_without_store_is_refused(tmp_path):
         open_store(tmp_path)
 
 
+def test_path_that_is_no_uri_is_refused(tmp_path):
+    with pytest.raises(InputError, match="'#' stands in the path"):
+        ensure_store(tmp_path / "run #1")
+
+
 def test_foreign_database_is_refused(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"this is no database, however long it is" * 50)
     with pytest.raises(InputError, match="not an MLflow database"):

@@ -139,7 +139,8 @@ def record() -> CampaignRecord:
             VersionRecord(
                 version=str(number + 1), generation=number, content_hash="ab" * 32, run_id="cd" * 16,
                 aiida_uuid=f"{number}aaaaaaa-0000-4000-8000-000000000000", promoted=number > 1,
-                exam_verdict="passed" if number > 1 else "failed", champion=number == 3, created="2026-11-23T17:50:00+00:00",
+                exam_verdict="passed" if number > 1 else "failed", champion=number == 3,
+                created="2026-11-23T17:50:00+00:00",
             )
             for number in range(4)
         ],

@@ -114,6 +114,10 @@ def ensure_store(folder: str | Path) -> Store:
         InputError: the folder cannot be written, or its database is not one of MLflow's.
     """
     folder = Path(folder).resolve()
+    forbidden = [sign for sign in "%#?" if sign in str(folder)]
+    if forbidden:
+        # MLflow keeps paths as URIs and does not escape them
+        raise InputError(f"an MLflow store cannot lie in {folder}: '{forbidden[0]}' stands in the path")
     try:
         (folder / ARTIFACTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
