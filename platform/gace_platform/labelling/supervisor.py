@@ -162,7 +162,7 @@ class EngineProcess:
         code = self.stop()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if -code in (signal.SIGKILL, signal.SIGTERM):
-            # somebody else ended it: says nothing about the calculation, unless it was the out-of-memory killer
+            # somebody else ended it, which says nothing about the calculation; or memory ran out
             return Failure("killed", f"the engine process {how}; out of memory?", self._log_tail())
         return Failure("crashed", f"the engine process {how}", self._log_tail())
 

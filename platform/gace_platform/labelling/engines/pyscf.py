@@ -184,22 +184,10 @@ class PySCFEngine:
             raise InputError("dispersion needs another package: pip install pyscf-dispersion") from None
 
     def _check_basis(self, symbols: Sequence[str]) -> None:
-        from pyscf import gto
-        from pyscf.gto.basis import ALIAS
-
-        name = self.reference.basis
-        lacking = []
-        for symbol in symbols:
-            try:
-                gto.basis.load(name, symbol)
-            except Exception:  # PySCF raises a dozen kinds here
-                lacking.append(symbol)
-        if lacking and _canonical(name) not in ALIAS and len(lacking) == len(symbols):
-            raise InputError(f"unknown basis '{name}'{nearest(_canonical(name), ALIAS)}")
-        if lacking:
-            raise InputError(
-                f"basis '{name}' has no functions for {', '.join(lacking)}; choose another basis"
-            )
+        reference = self.reference
+        _refuse_missing_functions(reference.basis, symbols, "basis")
+        if reference.density_fit and reference.auxiliary_basis is not None:
+            _refuse_missing_functions(reference.auxiliary_basis, symbols, "auxiliary basis")
 
     def _check_spin(self, atoms: Atoms, where: str) -> None:
         charge, spin = self.charge_and_spin(atoms)
@@ -247,6 +235,26 @@ def _blocked_integration() -> Any:
             return super().block_loop(mol, grids, nao, deriv, max_memory, non0tab, blksize or GRID_BLOCK, buf)
 
     return BlockedIntegration()
+
+
+def _refuse_missing_functions(name: str, symbols: Sequence[str], role: str) -> None:
+    """Refuse a basis that PySCF does not know, or that lacks one of these elements."""
+    import warnings
+
+    from pyscf import gto
+    from pyscf.gto.basis import ALIAS
+
+    lacking = []
+    for symbol in symbols:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                gto.basis.load(name, symbol)
+        except Exception:  # PySCF raises a dozen kinds here
+            lacking.append(symbol)
+    if lacking == list(symbols) and _canonical(name) not in ALIAS:
+        raise InputError(f"unknown {role} '{name}'{nearest(_canonical(name), ALIAS)}")
+    if lacking:
+        raise InputError(f"{role} '{name}' has no functions for {', '.join(lacking)}; choose another one")
 
 
 def _core_potential(reference: PySCFReference, atoms: Atoms) -> dict[str, Any]:
