@@ -216,6 +216,16 @@ def test_champion_can_be_moved_back_on_purpose(store, name, make_bundle, exam_fi
     assert champion(store.client(), name) == "1"
 
 
+def test_exam_is_told_by_the_run_and_the_version(store, name, make_bundle, exam_file):
+    config = RegisterConfig(name=name, generation=0, bundle=make_bundle(1), n_labels=12)
+    made = register_generation(store, config)
+    result = examine_version(store, name, "1", exam_file, QUICK)
+    client = store.client()
+    point = client.get_metric_history(made.run_id, "exam/forces_mae")[0]
+    assert (point.step, point.value) == (12, result.errors.forces_mae.value)
+    assert "force MAE" in get_version(client, name, "1").description
+
+
 def test_first_verdict_stands(store, name, make_bundle, exam_file):
     register_generation(store, RegisterConfig(name=name, generation=0, bundle=make_bundle()))
     first = examine_version(store, name, "1", exam_file, QUICK)

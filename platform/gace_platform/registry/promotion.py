@@ -9,6 +9,7 @@ from gace.errors import InputError
 from gace.files import write_json_atomic
 from gace_platform.exam.config import Criteria
 from gace_platform.exam.result import ExamResult
+from gace_platform.registry.runs import log_metrics
 from gace_platform.registry.store import Store
 from gace_platform.registry.versions import PROMOTED, VERDICT, bundle_of, champion, get_version, promote
 
@@ -47,6 +48,8 @@ def examine_version(
             run_id, number = str(target.run_id), str(target.version)
             client.log_artifact(run_id, str(file), "exam")
             client.set_tag(run_id, VERDICT, result.verdict)
+            log_metrics(client, run_id, _figures(result), _step(client.get_run(run_id).data.params))
+            client.update_model_version(name, number, _description(result))
             # the verdict counts once this tag is set; promoting comes after it
             client.set_model_version_tag(name, number, VERDICT, result.verdict)
         return result
@@ -73,6 +76,29 @@ def promote_if_due(store: Store, name: str, version: str) -> bool:
         return False
     promote(store, name, str(target.version))
     return True
+
+
+def _figures(result: ExamResult) -> dict[str, float]:
+    """Figures of an exam as metrics of the generation's run: the learning curve in MLflow."""
+    found = {"exam/forces_mae": result.errors.forces_mae, "exam/energy_mae": result.errors.energy_mae}
+    return {name: estimate.value for name, estimate in found.items() if estimate is not None}
+
+
+def _step(parameters: dict[str, str]) -> int:
+    """The step of a generation's metrics: labels paid for, else its number."""
+    return int(parameters.get("n_labels") or parameters.get("generation") or 0)
+
+
+def _description(result: ExamResult) -> str:
+    """The exam in one sentence."""
+    error = result.errors.forces_mae
+    figure = (
+        ""
+        if error is None
+        else f"force MAE {error.value:.4g} meV/Å on {result.errors.n_structures} structures"
+    )
+    reason = f" ({result.reason})" if result.reason else ""
+    return f"Exam {result.verdict}{reason}; {found} on {result.errors.n_structures} structures"
 
 
 def _recorded(store: Store, run_id: str, scratch: Path) -> ExamResult | None:

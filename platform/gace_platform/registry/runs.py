@@ -34,7 +34,10 @@ def ensure_experiment(store: Store, client: MlflowClient, name: str) -> str:
     """
     found = client.get_experiment_by_name(name)
     if found is None:
-        return str(client.create_experiment(name, artifact_location=store.artifact_location(name)))
+        # MLflow's pages then open on the training of models, not on chat bots
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        location = store.artifact_location(name)
+        return str(client.create_experiment(name, artifact_location=location, tags=tags))
     if found.lifecycle_stage != "active":
         raise InputError(f"the MLflow experiment '{name}' is deleted: restore it, or choose another name")
     return str(found.experiment_id)
@@ -157,4 +160,12 @@ def flat_numbers(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", float(value)
 
 
-__all__ = ["MAX_POINTS", "bury_half_made", "ensure_experiment", "find_runs", "flat_numbers", "log_members"]
+__all__ = [
+    "MAX_POINTS",
+    "bury_half_made",
+    "ensure_experiment",
+    "find_runs",
+    "flat_numbers",
+    "log_members",
+    "log_metrics",
+]
