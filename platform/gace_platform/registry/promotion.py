@@ -92,11 +92,7 @@ def _step(parameters: dict[str, str]) -> int:
 def _description(result: ExamResult) -> str:
     """The exam in one sentence."""
     error = result.errors.forces_mae
-    figure = (
-        ""
-        if error is None
-        else f"force MAE {error.value:.4g} meV/Å on {result.errors.n_structures} structures"
-    )
+    found = "no forces to compare" if error is None else f"force MAE {error.value:.4g} meV/Å"
     reason = f" ({result.reason})" if result.reason else ""
     return f"Exam {result.verdict}{reason}; {found} on {result.errors.n_structures} structures"
 
