@@ -20,6 +20,59 @@ class Path(NamedTuple):
     out: Irrep
 
 
+class Rows(NamedTuple):
+    """How the rows of a product belong to paths, and paths to irreps.
+
+    Rows are ordered by irrep, then component M, then path η.
+    """
+
+    path: list[int]
+    """Path of each row."""
+    target: list[int]
+    """Component of the sum over paths to which each row contributes."""
+    dim: int
+    """Number of components of that sum."""
+    fan_in: Tensor
+    """Number of paths with the same irrep, one entry per path."""
+    degrees: list[int]
+    """Degree of each path."""
+
+    @property
+    def n_paths(self) -> int:
+        """Number of paths over all irreps."""
+        return len(self.degrees)
+
+    @classmethod
+    def of(cls, irreps: Irreps, counts: list[int]) -> Rows:
+        """Rows of one product with ``counts`` paths to each irrep."""
+        return cls.joined(irreps, [(irreps, counts)])
+
+    @classmethod
+    def joined(cls, irreps: Irreps, parts: list[tuple[Irreps, list[int]]]) -> Rows:
+        """Rows of several products one after the other, those irreps only that are in ``irreps``."""
+        starts = [part.start for part in irreps.slices()]
+        totals = [0] * len(irreps)
+        path, target, owners = [], [], []
+        for part, counts in parts:
+            for irrep, count in zip(part, counts, strict=True):
+                if irrep not in irreps:
+                    continue
+                position, first = irreps.index(irrep), len(owners)
+                owners += [position] * count
+                totals[position] += count
+                for component in range(irrep.dim):
+                    path += range(first, first + count)
+                    target += [starts[position] + component] * count
+        fan_in = torch.tensor([totals[position] for position in owners])
+        return cls(path, target, irreps.dim, fan_in, [irreps[position].degree for position in owners])
+
+    def sum_matrix(self) -> Tensor:
+        """Zeros and ones that sum over the paths to each component ``(dim, n_rows)``."""
+        matrix = torch.zeros(self.dim, len(self.target), dtype=torch.float64)
+        matrix[self.target, range(len(self.target))] = 1.0
+        return matrix
+
+
 class Coupling(nn.Module):
     """All Clebsch–Gordan products of two arrays that give the wanted irreps.
 
@@ -29,7 +82,7 @@ class Coupling(nn.Module):
     factors (``symmetric``) only pairs a ≤ b are formed and paths that vanish or repeat are left out.
 
     Output: ``(n_out, N, K)``, for each irrep of ``out`` a block ``(2L+1, n_paths)`` of rows,
-    component first; see :meth:`blocks`.
+    component first; see :attr:`rows`. ``scale`` holds one factor per row.
     """
 
     def __init__(self, left: Irreps, right: Irreps, out: Irreps, *, symmetric: bool = False) -> None:
@@ -55,6 +108,8 @@ class Coupling(nn.Module):
         self.register_buffer("index_left", torch.from_numpy(a), persistent=False)
         self.register_buffer("index_right", torch.from_numpy(b), persistent=False)
         self.register_buffer("matrix", torch.from_numpy(matrix[:, a, b].copy()), persistent=False)
+        self.register_buffer("scale", torch.ones(len(matrix), 1, dtype=torch.float64))
+        self.rows = Rows.of(self.out, [len(paths) for paths in self.paths])
 
     def _redundant(self, a: int, b: int, target: Irrep) -> bool:
         """Whether a path of equal factors repeats another (a > b) or vanishes (antisymmetric)."""
@@ -71,21 +126,10 @@ class Coupling(nn.Module):
             rows.append(block.reshape(-1, self.left.dim, self.right.dim))
         return np.concatenate(rows)
 
-    @property
-    def n_paths(self) -> int:
-        """Number of paths η over all irreps."""
-        return sum(len(paths) for paths in self.paths)
-
-    def blocks(self, x: Tensor) -> list[Tensor]:
-        """Views ``(2L+1, n_paths, N, K)`` of the output, one per irrep of :attr:`out`."""
-        sizes = [irrep.dim * len(paths) for irrep, paths in zip(self.out, self.paths, strict=True)]
-        parts = x.split(sizes)
-        return [part.view(irrep.dim, -1, *x.shape[1:]) for irrep, part in zip(self.out, parts, strict=True)]
-
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``(left.dim, N, K), (right.dim, N, K) -> (n_out, N, K)``."""
         pairs = x.index_select(0, self.index_left) * y.index_select(0, self.index_right)
-        return (self.matrix @ pairs.flatten(1)).view(-1, *x.shape[1:])
+        return ((self.scale * self.matrix) @ pairs.flatten(1)).view(-1, *x.shape[1:])
 
 
 class RawCoupling(nn.Module):
@@ -97,10 +141,12 @@ class RawCoupling(nn.Module):
 
     def __init__(self, left: Irreps, right: Irreps, out: Irreps) -> None:
         super().__init__()
-        self.coupling = Coupling(left, right, out)
-        index = self.coupling.index_left * right.dim + self.coupling.index_right
-        matrix = torch.zeros(self.coupling.matrix.shape[0], left.dim * right.dim, dtype=torch.float64)
-        matrix[:, index] = self.coupling.matrix
+        coupling = Coupling(left, right, out)
+        self.left, self.right, self.paths = coupling.left, coupling.right, coupling.paths
+        self.out, self.rows = coupling.out, coupling.rows
+        index = coupling.index_left * right.dim + coupling.index_right
+        matrix = torch.zeros(coupling.matrix.shape[0], left.dim * right.dim, dtype=torch.float64)
+        matrix[:, index] = coupling.matrix
         self.register_buffer("matrix", matrix, persistent=False)
 
     def forward(self, raw: Tensor) -> Tensor:

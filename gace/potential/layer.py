@@ -9,14 +9,13 @@ coupling is one matrix product over all atoms and channels.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gace.basis import RadialNetwork
-from gace.potential.coupling import Coupling, RawCoupling
+from gace.potential.coupling import Coupling, RawCoupling, Rows
 from gace.potential.irreps import Irrep, Irreps, both_parities, natural
 from gace.structures.graph import Graph, gather_neighbours
 
@@ -43,11 +42,6 @@ class LayerOutput(NamedTuple):
     """I ``(dim, N, K)``; None for the last layer."""
     invariants: Tensor
     """Scalar products B_00 ``(n_scalar, N, K)``."""
-
-
-def _normal(generator: torch.Generator, *shape: int, fan_in: int) -> nn.Parameter:
-    values = torch.randn(*shape, generator=generator, dtype=torch.float64)
-    return nn.Parameter(values / math.sqrt(fan_in))
 
 
 class Layer(nn.Module):
@@ -97,151 +91,144 @@ class Layer(nn.Module):
         )
         self.incoming = incoming
         harmonics = natural(l_max)
+        wanted = both_parities(l_max) if parity == "both" else harmonics
         if incoming is None:
             self.indicator = nn.Parameter(
                 1.0 + 0.5 * torch.randn(n_elements, K, generator=g, dtype=torch.float64)
             )
             self.raw_coupling = None
             self.density_irreps = harmonics
-            density_paths = [1] * len(harmonics)
+            rows = Rows.of(harmonics, [1] * len(harmonics))
         else:
-            wanted = both_parities(l_max) if parity == "both" else harmonics
             self.raw_coupling = RawCoupling(harmonics, incoming, wanted)
-            self.density_irreps = self.raw_coupling.coupling.out
-            density_paths = [len(paths) for paths in self.raw_coupling.coupling.paths]
-        self.density_mixing = nn.ParameterList(_normal(g, n * K, K, fan_in=n * K) for n in density_paths)
-        self.register_buffer("density_scale", torch.ones(len(density_paths), dtype=torch.float64))
+            self.density_irreps = self.raw_coupling.out
+            rows = self.raw_coupling.rows
+        self.density_weights = _normal(g, rows.fan_in * K, rows.n_paths, K, K)
+        self._remember("density", rows)
 
         A = self.density_irreps
-        wanted = both_parities(l_max) if parity == "both" else natural(l_max)
         outgoing = natural(l_message) if l_message is not None else Irreps([SCALAR])
         self.message_irreps = outgoing if l_message is not None else None
-        if order == 2:
-            self.pair = Coupling(A, A, outgoing, symmetric=True)
-        elif order > 2:
-            self.pair = Coupling(A, A, wanted, symmetric=True)
-            P = self.pair.out
-            self.pair_weights = nn.ParameterList(
-                _normal(g, len(paths), n_elements, K, fan_in=len(paths)) for paths in self.pair.paths
-            )
-            self.triple = Coupling(P, A, outgoing)
-        if order > 3:
-            self.quadruple = Coupling(P, P, outgoing, symmetric=True)
-        counts = self._path_counts(outgoing)
-        self.n_invariants = counts[0]
-        for name in ("pair", "triple", "quadruple"):
-            if hasattr(self, name):
-                rows = getattr(self, name).matrix.shape[0]
-                self.register_buffer(f"{name}_scale", torch.ones(rows, 1, dtype=torch.float64))
+        self.couplings = nn.ModuleDict()
+        if order >= 2:
+            self.couplings["pair"] = Coupling(A, A, wanted if order > 2 else outgoing, symmetric=True)
+        if order >= 3:
+            pair = self.couplings["pair"]
+            self.pair_weights = _normal(g, pair.rows.fan_in, pair.rows.n_paths, n_elements, K)
+            self._remember("mixed", pair.rows)
+            self.couplings["triple"] = Coupling(pair.out, A, outgoing)
+        if order >= 4:
+            self.couplings["quadruple"] = Coupling(pair.out, pair.out, outgoing, symmetric=True)
+        # scalars come first among the rows of every product, then the other irreps of the message
+        parts = [(A, [1] * len(A)), *((c.out, [len(p) for p in c.paths]) for c in self.couplings.values())]
+        self.scalar_rows = [counts[0] if irreps[0] == SCALAR else 0 for irreps, counts in parts]
+        self.message_rows = [
+            sum(irrep.dim * n for irrep, n in zip(irreps, counts, strict=True) if irrep in outgoing)
+            for irreps, counts in parts
+        ]
+        self.n_invariants = sum(self.scalar_rows)
         if self.message_irreps is not None:
-            self.message_weights = nn.ParameterList(_normal(g, n, n_elements, K, fan_in=n) for n in counts)
-            self.message_mixing = nn.ParameterList(_normal(g, K, K, fan_in=K) for _ in counts)
+            rows = Rows.joined(outgoing, parts)
+            self.message_weights = _normal(g, rows.fan_in, rows.n_paths, n_elements, K)
+            self._remember("message", rows)
+            self.message_mixing = _normal(g, torch.tensor(float(K)), len(outgoing), K, K)
+            self.register_buffer("message_owner", torch.tensor(outgoing.owner()), persistent=False)
             self.leaf = nn.Parameter(torch.randn(n_elements, K, generator=g, dtype=torch.float64))
         self.measuring = False
 
-    def _path_counts(self, outgoing: Irreps) -> list[int]:
-        """Number of paths η that lead to each irrep of the message (scalars first)."""
-        counts = [int(irrep in self.density_irreps) for irrep in outgoing]
-        for name in ("pair", "triple", "quadruple"):
-            coupling = getattr(self, name, None)
-            for irrep, paths in zip(coupling.out, coupling.paths, strict=True) if coupling else ():
-                if irrep in outgoing:
-                    counts[outgoing.index(irrep)] += len(paths)
-        return counts
+    def _remember(self, name: str, rows: Rows) -> None:
+        """Keep how rows belong to paths, how paths are summed, and (densities) the scale of each path."""
+        self.register_buffer(f"{name}_path", torch.tensor(rows.path), persistent=False)
+        self.register_buffer(f"{name}_sum", rows.sum_matrix(), persistent=False)
+        if name == "density":
+            self.register_buffer("density_scale", torch.ones(rows.n_paths, dtype=torch.float64))
+            self.density_degrees = rows.degrees
 
     def forward(self, bonds: Bonds, message: Tensor | None, graph: Graph) -> LayerOutput:
         """Evaluate the layer on all atoms of a graph."""
         density = self._density(bonds, message, graph)
-        found: list[tuple[Irreps, list[Tensor]]] = [
-            (
-                self.density_irreps,
-                [a.unsqueeze(1) for a in density.split([i.dim for i in self.density_irreps])],
-            )
-        ]
+        parts = [density]
         if self.order >= 2:
             pair = self._couple("pair", density, density)
-            found.append((self.pair.out, pair))
+            parts.append(pair)
         if self.order >= 3:
-            mixed = torch.cat(
-                [
-                    (block * weight.index_select(1, graph.species)).sum(1)
-                    for block, weight in zip(pair, self.pair_weights, strict=True)
-                ]
-            )
-            found.append((self.triple.out, self._couple("triple", mixed, density)))
+            weight = self.pair_weights.index_select(1, graph.species).index_select(0, self.mixed_path)
+            mixed = _contract(self.mixed_sum, pair * weight)
+            parts.append(self._couple("triple", mixed, density))
         if self.order >= 4:
-            found.append((self.quadruple.out, self._couple("quadruple", mixed, mixed)))
-        invariants = torch.cat(self._paths_to(SCALAR, found), dim=1).squeeze(0)
-        return LayerOutput(self._message(found, invariants, graph), invariants)
+            parts.append(self._couple("quadruple", mixed, mixed))
+        invariants = torch.cat([part[:n] for part, n in zip(parts, self.scalar_rows, strict=True)])
+        return LayerOutput(self._message(parts, graph), invariants)
 
     def _density(self, bonds: Bonds, message: Tensor | None, graph: Graph) -> Tensor:
         """A ``(dim, N, K)``: sum over neighbours first, then couple, then mix channels."""
         N, J = graph.neighbour.shape
         radial = self.radial(bonds.basis, graph.species, bonds.neighbour_species) * bonds.cutoff
         radial = radial.view(N, J, self.l_max + 1, self.channels)
-        if self.incoming is None:
+        harmonics = bonds.harmonics[: self.l_max + 1]
+        if self.raw_coupling is None:
             radial = radial * self.indicator[bonds.neighbour_species].unsqueeze(2)
-            summed = [
-                torch.bmm(y, radial[:, :, l]).transpose(0, 1)
-                for l, y in enumerate(bonds.harmonics[: self.l_max + 1])
-            ]
-            blocks = [s.unsqueeze(1) for s in summed]
+            summed = [torch.bmm(y, radial[:, :, l]) for l, y in enumerate(harmonics)]
+            rows = torch.cat(summed, dim=1).transpose(0, 1)
         else:
             carried = gather_neighbours(message.transpose(0, 1).contiguous(), graph)  # (N, J, dim, K)
             summed = [
                 torch.bmm(y, (radial[:, :, l].unsqueeze(2) * carried).flatten(2))
-                for l, y in enumerate(bonds.harmonics[: self.l_max + 1])
+                for l, y in enumerate(harmonics)
             ]
             raw = torch.cat(summed, dim=1).view(N, -1, self.channels).transpose(0, 1)
-            coupled = self.raw_coupling(raw)
-            blocks = self.raw_coupling.coupling.blocks(coupled)
+            rows = self.raw_coupling(raw)
         if self.measuring:
-            decay = [self.degree_decay**irrep.degree for irrep in self.density_irreps]
-            scales = [_inverse_rms(b) * d for b, d in zip(blocks, decay, strict=True)]
-            self.density_scale.copy_(torch.stack(scales))
-        mixed = []
-        for block, weight, scale in zip(blocks, self.density_mixing, self.density_scale, strict=True):
-            flat = block.transpose(1, 2).flatten(2)  # (2l+1, N, paths K)
-            mixed.append(flat @ (weight * scale))
-        return torch.cat(mixed)
+            prior = [self.degree_decay**degree for degree in self.density_degrees]
+            self.density_scale.copy_(_scales(rows, self.density_path, prior))
+        weight = (self.density_weights * self.density_scale.view(-1, 1, 1)).index_select(0, self.density_path)
+        mixed = torch.bmm(rows, weight)
+        return mixed if self.raw_coupling is None else _contract(self.density_sum, mixed)
 
-    def _couple(self, name: str, x: Tensor, y: Tensor) -> list[Tensor]:
-        coupling: Coupling = getattr(self, name)
-        z = coupling(x, y)
-        scale: Tensor = getattr(self, f"{name}_scale")
+    def _couple(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        coupling: Coupling = self.couplings[name]
         if self.measuring:
             order = ("pair", "triple", "quadruple").index(name) + 1
-            rows = []
-            for irrep, paths, block in zip(coupling.out, coupling.paths, coupling.blocks(z), strict=True):
-                degrees = [coupling.left[p.left].degree + coupling.right[p.right].degree for p in paths]
-                prior = [self.order_decay**order * self.degree_decay**degree for degree in degrees]
-                scales = [_inverse_rms(block[:, eta]) * value for eta, value in enumerate(prior)]
-                rows.append(torch.stack(scales).repeat(irrep.dim))
-            scale.copy_(torch.cat(rows).unsqueeze(1))
-        return coupling.blocks(z * scale.unsqueeze(2))
+            coupling.scale.fill_(1.0)
+            degrees = [
+                coupling.left[p.left].degree + coupling.right[p.right].degree
+                for q in coupling.paths
+                for p in q
+            ]
+            prior = [self.order_decay**order * self.degree_decay**degree for degree in degrees]
+            path = torch.tensor(coupling.rows.path, device=x.device)
+            coupling.scale.copy_(_scales(coupling(x, y), path, prior).index_select(0, path).unsqueeze(1))
+        return coupling(x, y)
 
-    def _paths_to(self, irrep: Irrep, found: list[tuple[Irreps, list[Tensor]]]) -> list[Tensor]:
-        return [blocks[irreps.index(irrep)] for irreps, blocks in found if irrep in irreps]
-
-    def _message(
-        self, found: list[tuple[Irreps, list[Tensor]]], invariants: Tensor, graph: Graph
-    ) -> Tensor | None:
+    def _message(self, parts: list[Tensor], graph: Graph) -> Tensor | None:
         if self.message_irreps is None:
             return None
-        parts = []
-        for position, irrep in enumerate(self.message_irreps):
-            paths = (
-                invariants.unsqueeze(0) if position == 0 else torch.cat(self._paths_to(irrep, found), dim=1)
-            )
-            weight = self.message_weights[position].index_select(1, graph.species)
-            value = (paths * weight).sum(1) @ self.message_mixing[position]
-            if position == 0:
-                value = value + self.leaf.index_select(0, graph.species)
-            parts.append(value)
-        return torch.cat(parts)
+        rows = torch.cat([part[:n] for part, n in zip(parts, self.message_rows, strict=True)])
+        weight = self.message_weights.index_select(1, graph.species).index_select(0, self.message_path)
+        summed = _contract(self.message_sum, rows * weight)
+        message = torch.bmm(summed, self.message_mixing.index_select(0, self.message_owner))
+        leaf = self.leaf.index_select(0, graph.species).unsqueeze(0)
+        return torch.cat([message[:1] + leaf, message[1:]])
 
 
-def _inverse_rms(x: Tensor) -> Tensor:
-    """1 / root mean square, or 1 where everything vanishes (an isolated atom, one neighbour)."""
-    rms = x.detach().double().square().mean().sqrt()
-    return torch.where(rms > 1e-8, 1.0 / rms.clamp(min=1e-8), torch.ones_like(rms)).to(x.dtype)
+def _normal(generator: torch.Generator, fan_in: Tensor, *shape: int) -> nn.Parameter:
+    """Normal parameters, leading axis divided by the square root of its fan-in."""
+    values = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return nn.Parameter(values / fan_in.double().sqrt().reshape(-1, *[1] * (len(shape) - 1)))
+
+
+def _contract(matrix: Tensor, x: Tensor) -> Tensor:
+    """Matrix product over the leading axis: ``(a, b), (b, N, K) -> (a, N, K)``."""
+    return (matrix @ x.flatten(1)).view(-1, *x.shape[1:])
+
+
+def _scales(rows: Tensor, path: Tensor, prior: list[float]) -> Tensor:
+    """Per path: its prior divided by the root mean square of its rows ``(n_paths,)``.
+
+    1 where everything vanishes (a lone atom, a lattice whose symmetry forbids the component).
+    """
+    square = rows.double().square().mean(dim=(1, 2))
+    count = torch.bincount(path, minlength=len(prior)).to(square)
+    mean = square.new_zeros(len(prior)).index_add_(0, path, square) / count
+    inverse = torch.where(mean > 1e-16, mean.clamp(min=1e-16).rsqrt(), torch.ones_like(mean))
+    return (inverse * torch.tensor(prior, dtype=inverse.dtype, device=inverse.device)).to(rows.dtype)

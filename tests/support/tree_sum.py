@@ -72,7 +72,7 @@ class TreeSum:
                 raw = [{l: np.outer(Y[l], R[l] * e) for l in range(layer.l_max + 1)}]
                 found += [self.mix(t, [[phi[l]] for l in phi]) for phi in raw]
                 continue
-            coupling = layer.raw_coupling.coupling
+            coupling = layer.raw_coupling
             for subtree in self.subtrees(t - 1, j):
                 paths = [
                     [
@@ -93,22 +93,19 @@ class TreeSum:
         return found
 
     def mix(self, t, paths):
-        layer = self.model.layers[t]
-        return {
-            irrep: sum(
-                values[eta]
-                @ (self.p[f"layers.{t}.density_mixing.{q}"].reshape(-1, layer.channels, layer.channels)[eta])
-                for eta in range(len(values))
-            )
-            * self.p[f"layers.{t}.density_scale"][q]
-            for q, (irrep, values) in enumerate(zip(layer.density_irreps, paths, strict=True))
-        }
+        """Density of one branch: every path through its own channel matrix."""
+        layer, found, path = self.model.layers[t], {}, 0
+        weights = self.p[f"layers.{t}.density_weights"] * self.p[f"layers.{t}.density_scale"][:, None, None]
+        for irrep, values in zip(layer.density_irreps, paths, strict=True):
+            found[irrep] = sum(value @ weights[path + eta] for eta, value in enumerate(values))
+            path += len(values)
+        return found
 
     def couple(self, t, name, x, y):
         """Coupled product of two factors: dict irrep -> list over paths of (2L+1, K)."""
         layer = self.model.layers[t]
-        coupling, row, found = getattr(layer, name), 0, {}
-        scale = self.p[f"layers.{t}.{name}_scale"][:, 0]
+        coupling, row, found = layer.couplings[name], 0, {}
+        scale = self.p[f"layers.{t}.couplings.{name}.scale"][:, 0]
         for irrep, group in zip(coupling.out, coupling.paths, strict=True):
             values = []
             for eta, (a, b, out) in enumerate(group):
@@ -129,12 +126,12 @@ class TreeSum:
             return pair
 
         def mixed(pair):
-            return {
-                irrep: sum(
-                    v * self.p[f"layers.{t}.pair_weights.{q}"][eta, z] for eta, v in enumerate(pair[irrep])
-                )
-                for q, irrep in enumerate(layer.pair.out)
-            }
+            found, path = {}, 0
+            for irrep, values in pair.items():
+                weights = self.p[f"layers.{t}.pair_weights"][path:, z]
+                found[irrep] = sum(value * weights[eta] for eta, value in enumerate(values))
+                path += len(values)
+            return found
 
         if len(branches) == 3:
             return self.couple(t, "triple", mixed(pair), branches[2])
@@ -160,32 +157,32 @@ class TreeSum:
             message = dict(zero)
             for q, irrep in enumerate(layer.message_irreps):
                 for eta, v in enumerate(values.get(irrep, [])):
-                    weight = self.p[f"layers.{t}.message_weights.{q}"][offsets[degree, irrep] + eta, z]
-                    message[irrep] = message[irrep] + (v * weight) @ self.p[f"layers.{t}.message_mixing.{q}"]
+                    weight = self.p[f"layers.{t}.message_weights"][offsets[degree, irrep] + eta, z]
+                    message[irrep] = message[irrep] + (v * weight) @ self.p[f"layers.{t}.message_mixing"][q]
             yield message
 
     def offsets(self, t):
-        """Where the paths of each order begin in the list of all paths to an irrep."""
-        layer, found = self.model.layers[t], {}
+        """Where the paths of each order begin: product by product, irrep by irrep within."""
+        layer, found, position = self.model.layers[t], {}, 0
         outgoing = layer.message_irreps or [layer.density_irreps[0]]
-        for irrep in outgoing:
-            position = 0
-            for degree, name in enumerate(("density", "pair", "triple", "quadruple")[: layer.order], start=1):
-                found[degree, irrep] = position
-                if name == "density":
-                    position += int(irrep in layer.density_irreps)
-                    continue
-                coupling = getattr(layer, name)
-                if irrep in coupling.out:
-                    position += len(coupling.paths[coupling.out.index(irrep)])
+        parts = [(layer.density_irreps, [1] * len(layer.density_irreps))]
+        parts += [(c.out, [len(paths) for paths in c.paths]) for c in layer.couplings.values()]
+        for degree, (irreps, counts) in enumerate(parts, start=1):
+            for irrep, count in zip(irreps, counts, strict=True):
+                if irrep in outgoing:
+                    found[degree, irrep] = position
+                    position += count
         return found
 
     def invariants(self, t, i):
         """Scalar products of atom i in layer t, summed over all trees: ``(n_scalar, K)``."""
         layer = self.model.layers[t]
-        scalar, offsets = layer.density_irreps[0], self.offsets(t)
+        scalar, position, offsets = layer.density_irreps[0], 0, {}
+        for degree, n in enumerate(layer.scalar_rows, start=1):
+            offsets[degree] = position
+            position += n
         total = np.zeros((layer.n_invariants, layer.channels))
         for degree, values in self.rooted(t, i):
             for eta, v in enumerate(values.get(scalar, [])):
-                total[offsets[degree, scalar] + eta] += v[0]
+                total[offsets[degree] + eta] += v[0]
         return total
