@@ -83,7 +83,7 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
     started, out = time.monotonic(), Path(out)
     if not isinstance(config, TrainConfig):
         config = parse_config(dict(config), TrainConfig)
-    config = config.relative_to(Path.cwd())
+    config = config.relative_to(Path.cwd()).with_learning_rate()
     device = resolve_device(config.device)
     data = read_data(config)
     cutoff = choose_cutoff(config.potential, data)

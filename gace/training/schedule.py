@@ -18,6 +18,7 @@ def learning_rate(config: TrainingConfig, step: int, progress: float, plateau: f
         progress: share of the planned training that is done, 0 … 1.
         plateau: product of the falls so far; only the plateau schedule lets it leave 1.
     """
+    assert config.learning_rate is not None  # chosen before training begins
     rise = min(1.0, (step + 1) / (config.warmup_steps + 1))
     floor = config.final_learning_rate
     shape = 1.0

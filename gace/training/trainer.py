@@ -286,7 +286,7 @@ def make_optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) ->
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(
         parameters,
-        lr=settings.learning_rate,
+        lr=settings.learning_rate or 0.0,  # set anew at every step
         amsgrad=settings.amsgrad,
         weight_decay=settings.weight_decay,
         fused=True,

@@ -121,8 +121,8 @@ def test_finished_run_is_not_repeated(configure, tmp_path):
 
 def test_another_configuration_in_the_same_folder_is_refused(configure, tmp_path):
     train(configure(), tmp_path / "run", progress=False)
-    with pytest.raises(InputError, match=r"training\.learning_rate = 0\.01, now 0\.02"):
-        train(configure(training={"learning_rate": 0.02}), tmp_path / "run", progress=False)
+    with pytest.raises(InputError, match=r"training\.learning_rate = 0\.02, now 0\.01"):
+        train(configure(training={"learning_rate": 0.01}), tmp_path / "run", progress=False)
 
 
 def test_other_data_in_the_same_folder_are_refused(configure, tmp_path):
@@ -224,6 +224,16 @@ def test_start_from_moves_to_another_level_of_theory(configure, tmp_path):
     # the shift is fitted: as good as before without a step worth the name
     before, after = (one.metrics["train"]["energy_per_atom"]["rmse"] for one in (first, second))
     assert after <= 1.1 * before
+
+
+def test_learning_rate_is_lower_for_a_model_that_goes_on(configure, tmp_path):
+    first = train(configure(), tmp_path / "first", progress=False)
+    train(configure(potential={"start_from": str(first.bundle)}), tmp_path / "second", progress=False)
+    rates = [
+        yaml.safe_load((tmp_path / name / "config.yaml").read_text())["training"]["learning_rate"]
+        for name in ("first", "second")
+    ]
+    assert rates[1] < rates[0]
 
 
 def test_start_from_refuses_new_elements(configure, tmp_path):
