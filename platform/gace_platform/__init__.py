@@ -1,1 +1,1 @@
-
+"""The organs of the loop, without AiiDA: cluster, committee, exploration, labelling, registry, report."""
