@@ -74,13 +74,37 @@ def test_a_local_cluster_needs_no_preparation(tmp_path):
     assert {o.status for o in outcomes.values()} == {"completed"}
 
 
-def test_the_scheduler_listens_on_loopback_only(campaign_cluster):
-    host, port = campaign_cluster.address.removeprefix("tcp://").split(":")
-    assert host == "127.0.0.1"
-    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    # little-endian hexadecimal of 127.0.0.1
-    assert f"0100007F:{int(port):04X}" in listening
-    assert f"00000000:{int(port):04X}" not in listening
+def listening(pid):
+    """Local addresses, in the kernel's hexadecimal, that a process and its children listen at."""
+    sockets, found = set(), []
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for process in [pid, *children]:
+        for link in Path(f"/proc/{process}/fd").iterdir():
+            try:
+                sockets.add(link.readlink().name.removeprefix("socket:[").removesuffix("]"))
+            except OSError:  # closed meanwhile
+                continue
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                found.append(fields[1].split(":")[0])
+    return found
+
+
+LOOPBACK = "0100007F"
+
+
+def test_the_campaign_cluster_listens_on_loopback_only(campaign_cluster):
+    # scheduler, its dashboard, and of each worker the nanny, the worker and its health page
+    addresses = listening(campaign_cluster.process.pid)
+    assert len(addresses) >= 4
+    assert set(addresses) == {LOOPBACK}
+
+
+def test_a_local_cluster_listens_on_loopback_only():
+    with connect(Local(workers=1)):
+        assert set(listening(os.getpid())) == {LOOPBACK}
 
 
 def test_the_dashboard_answers_on_loopback(campaign_cluster):

@@ -74,9 +74,12 @@ def require_free_port(port: int | None, purpose: str) -> None:
             raise InputError(f"port {port} for the {purpose} cannot be used: {error.strerror}") from None
 
 
-def dashboard_address(port: int | None) -> str | None:
-    """Dask's spelling of a loopback dashboard; None for no dashboard."""
-    return None if port is None else f"{LOOPBACK}:{port}"
+def http_options(port: int | None) -> dict[str, Any]:
+    """Options of a scheduler with a loopback dashboard at ``port``, or with none.
+
+    Without a dashboard the scheduler still answers HTTP (health, metrics): on loopback, on a free port.
+    """
+    return {"dashboard": port is not None, "dashboard_address": f"{LOOPBACK}:{port or 0}"}
 
 
 @contextlib.contextmanager
@@ -94,7 +97,7 @@ def _local(config: Local) -> Iterator[Client]:
             memory_limit=0,
             host=LOOPBACK,
             protocol="tcp://",
-            dashboard_address=dashboard_address(config.dashboard),
+            scheduler_kwargs=http_options(config.dashboard),
             worker_dashboard_address=None,
         ) as cluster,
         Client(cluster, timeout=config.timeout) as client,
@@ -113,8 +116,7 @@ def _local_gpu(config: LocalGpu) -> Iterator[Client]:
         "options": {
             "host": LOOPBACK,
             "port": 0,
-            "dashboard": config.dashboard is not None,
-            "dashboard_address": dashboard_address(config.dashboard),
+            **http_options(config.dashboard),
         },
     }
     workers = {f"gpu-{gpu}": {"cls": Nanny, "options": gpu_worker_options(gpu)} for gpu in gpus}

@@ -23,7 +23,7 @@ from gace.files import write_atomic
 from gace_platform.cluster.provider import (
     LOOPBACK,
     configure_dask,
-    dashboard_address,
+    http_options,
     read_scheduler_file,
     require_free_port,
 )
@@ -77,7 +77,7 @@ class CampaignCluster:
 
 
 def start_local(
-    folder: str | Path, workers: int = 1, dashboard: int | None = None, timeout: float = 60.0
+    folder: str | Path, workers: int = 1, dashboard: int | None = None, timeout: float = 120.0
 ) -> CampaignCluster:
     """Start a scheduler and ``workers`` worker processes on loopback, and wait until they answer.
 
@@ -152,10 +152,10 @@ def serve(scheduler_file: Path, workers: int, dashboard: int) -> None:
         processes=True,
         memory_limit=0,
         host=LOOPBACK,
-        dashboard_address=dashboard_address(dashboard),
+        scheduler_kwargs=http_options(dashboard),
         worker_dashboard_address=None,
     ) as cluster:
-        cluster.wait_for_workers(workers, timeout=60)
+        cluster.wait_for_workers(workers, timeout=120)
         identity = {**cluster.scheduler.identity(), "pid": os.getpid()}
         write_atomic(scheduler_file, json.dumps(identity, default=str))
         while True:
