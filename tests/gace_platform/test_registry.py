@@ -206,13 +206,16 @@ def test_repeated_registration_does_not_turn_the_alias_back(store, name, make_bu
     assert champion(store.client(), name) == "2"
 
 
-def test_champion_can_be_moved_back_on_purpose(store, name, make_bundle, exam_file):
+def test_champion_moved_back_on_purpose_stays(store, name, make_bundle, exam_file, monkeypatch):
     for generation in range(2):
         bundle = make_bundle(0, generation=generation)
         register_generation(store, RegisterConfig(name=name, generation=generation, bundle=bundle))
         examine_version(store, name, str(generation + 1), exam_file, QUICK)
         promote_if_due(store, name, str(generation + 1))
+    # times are kept to the second
+    monkeypatch.setattr("gace_platform.registry.versions.time.time", lambda: 4e9)
     assert promote(store, name, "1") == "2"
+    assert promote_if_due(store, name, "2")
     assert champion(store.client(), name) == "1"
 
 

@@ -24,7 +24,7 @@ from gace_platform.report.record import (
     UncertaintyRecord,
     VersionRecord,
 )
-from gace_platform.report.show import duration, estimate, number
+from gace_platform.report.show import duration, estimate, number, theory
 
 ATTACK = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">"
 
@@ -78,7 +78,7 @@ def one_generation(number: int) -> GenerationRecord:
     )
 
 
-def predictions(number: int) -> Predictions:
+def predictions(number: int, name: str) -> Predictions:
     random = np.random.default_rng(number)
     noise = 0.1 * 0.6**number
     energy = random.normal(-27.5, 0.05, 20)
@@ -86,7 +86,7 @@ def predictions(number: int) -> Predictions:
     std = noise * random.lognormal(0, 0.5, 540)
     return Predictions(
         generation=number,
-        set="exam",
+        set=name,
         energy_reference=energy.tolist(),
         energy_predicted=(energy + random.normal(0, 0.1 * noise, 20)).tolist(),
         force_reference=force.tolist(),
@@ -133,7 +133,7 @@ def record() -> CampaignRecord:
             core_seconds={"train": 600, "explore": 160, "select": 16, "label": 384, "examine": 36},
         ),
         generations=[one_generation(number) for number in range(4)],
-        predictions=[predictions(number) for number in range(4)],
+        predictions=[predictions(number, name) for number in range(4) for name in ("exam", "reserve")],
         labels=[one_label(number) for number in range(48)],
         versions=[
             VersionRecord(
@@ -246,6 +246,17 @@ def test_parity_keeps_pairs_together(record):
         zip(record.predictions[0].energy_reference, record.predictions[0].energy_predicted, strict=True)
     )
     assert all(pairs[x] == y for x, y in zip(trace["x"], trace["y"], strict=True))
+
+
+def test_legend_names_each_generation_and_set_once(record):
+    traces = figures(record)["parity-force"]["data"]
+    names = [trace["name"] for trace in traces if trace.get("showlegend", True)]
+    assert names == [f"generation {number}" for number in range(4)] + ["exam", "reserve", "ideal"]
+
+
+def test_level_of_theory_tells_what_is_set():
+    settings = {"engine": "pyscf", "charge": 0, "dispersion": None, "grid": {"level": 3}}
+    assert theory(settings) == "engine pyscf, charge 0, grid level 3"
 
 
 def test_many_points_are_thinned():

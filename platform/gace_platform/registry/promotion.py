@@ -58,8 +58,8 @@ def examine_version(
 def promote_if_due(store: Store, name: str, version: str) -> bool:
     """Make a version that passed its exam champion; whether it is, or has been, the champion.
 
-    A version that was champion already, or is older than the champion, is left alone: a step that
-    is repeated after a kill does not turn back the clock.
+    A version that was champion already and was replaced, or that is older than the champion, is left
+    alone: a step that is repeated after a kill does not turn back the clock.
 
     Raises:
         InputError: no such version, or it has not passed.
@@ -68,12 +68,13 @@ def promote_if_due(store: Store, name: str, version: str) -> bool:
         client = store.client()
         target = get_version(client, name, version)
         current = champion(client, name)
+        since = get_version(client, name, current).tags.get(PROMOTED, "") if current is not None else ""
     if str(target.version) == current:
         return True
-    if target.tags.get(PROMOTED) and current is not None and int(current) > int(target.version):
-        return True
-    if current is not None and int(current) > int(target.version):
-        return False
+    was = target.tags.get(PROMOTED, "")
+    # a newer champion stays, and so does an older one that was put back on purpose
+    if current is not None and (int(current) > int(target.version) or (was and since > was)):
+        return bool(was)
     promote(store, name, str(target.version))
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ Figure = dict[str, Any]
 
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#F0E442")
 """Colours of unordered things, told apart by colour-blind readers too (after Okabe and Ito)."""
+SYMBOLS = ("circle", "diamond-open", "cross-thin-open", "square-open", "triangle-up-open")
+"""Symbols of the sets in the parity plots."""
 RAMP = ("#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")
 """Colours of the generations, early to late."""
 LEAST = 1e-4
@@ -97,16 +100,20 @@ def _curve(name: str, points: Sequence[tuple[GenerationRecord, Estimate | None]]
 
 
 def parity(predictions: Sequence[Predictions], quantity: str) -> Figure | None:
-    """Predicted against reference ``energy`` or ``force``, coloured by generation, latest on top."""
+    """Predicted against reference ``energy`` or ``force``: a colour per generation, a symbol per set."""
+    shown = [
+        one
+        for one in sorted(predictions, key=lambda one: one.generation)
+        if getattr(one, f"{quantity}_reference")
+    ]
+    if not shown:
+        return None
+    last = shown[-1].generation
+    symbols = dict(zip(dict.fromkeys(one.set for one in shown), cycle(SYMBOLS), strict=False))
     traces: list[Figure] = []
     ends: list[float] = []
-    ordered = sorted(predictions, key=lambda one: one.generation)
-    last = ordered[-1].generation if ordered else 0
-    for one in ordered:
-        reference = getattr(one, f"{quantity}_reference")
-        predicted = getattr(one, f"{quantity}_predicted")
-        if not reference:
-            continue
+    for position, one in enumerate(shown):
+        reference, predicted = getattr(one, f"{quantity}_reference"), getattr(one, f"{quantity}_predicted")
         keep = thin(len(reference))
         x, y = [reference[i] for i in keep], [predicted[i] for i in keep]
         ends += [min(x), max(x)]
@@ -114,18 +121,37 @@ def parity(predictions: Sequence[Predictions], quantity: str) -> Figure | None:
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": f"generation {one.generation} · {text(one.set)}",
+                "name": f"generation {one.generation}",
+                # one entry of the legend switches all sets of a generation
+                "legendgroup": f"generation {one.generation}",
+                "showlegend": position == 0 or shown[position - 1].generation != one.generation,
                 "x": x,
                 "y": y,
-                "marker": {"color": shade(one.generation, last), "size": 5, "opacity": 0.7},
-                "hovertemplate": "reference %{x:.4f}<br>predicted %{y:.4f}",
+                "marker": _marker(shade(one.generation, last), symbols[one.set], 0.7),
+                "hovertemplate": f"{text(one.set)}<br>reference %{{x:.4f}}<br>predicted %{{y:.4f}}",
             }
         )
-    if not traces:
-        return None
-    unit = "eV/atom" if quantity == "energy" else "eV/Å"
+    traces += [_key(name, symbol) for name, symbol in symbols.items()]
     traces.append(_line(min(ends), max(ends), "ideal"))
+    unit = "eV/atom" if quantity == "energy" else "eV/Å"
     return {"data": traces, "layout": _layout(f"reference, {unit}", f"predicted, {unit}")}
+
+
+def _key(name: str, symbol: str) -> Figure:
+    """An entry of the legend without points: which symbol stands for a set."""
+    marker = _marker("#777d84", symbol, 1.0)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": text(name),
+        "x": [None],
+        "y": [None],
+        "marker": marker,
+    }
+
+
+def _marker(colour: str, symbol: str, opacity: float) -> Figure:
+    return {"color": colour, "symbol": symbol, "size": 6, "opacity": opacity}
 
 
 def uncertainty(predictions: Sequence[Predictions]) -> Figure | None:

@@ -52,7 +52,7 @@ class SetErrors(_Part):
 
 
 class UncertaintyRecord(_Part):
-    """How well the error bars of one generation describe its force errors on the random reserve."""
+    """How well error bars describe the force errors on structures drawn at random and not trained on."""
 
     n: int = Field(ge=0)
     """Number of structures behind these figures."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from gace_platform.report.record import CampaignRecord, Condition, Estimate, GenerationRecord, SetErrors
 
@@ -28,6 +30,21 @@ def estimate(found: Estimate | None, digits: int = 3) -> str:
     if found.low is None or found.high is None:
         return number(found.value, digits)
     return f"{number(found.value, digits)} [{number(found.low, digits)}, {number(found.high, digits)}]"
+
+
+def interval(found: Estimate | None, digits: int = 3) -> str:
+    """``38.0 to 44.9``; empty without an interval."""
+    if found is None or found.low is None or found.high is None:
+        return ""
+    return f"{number(found.low, digits)} to {number(found.high, digits)}"
+
+
+def theory(settings: Mapping[str, Any]) -> str:
+    """A level of theory in one line: what is set, without what is not."""
+    told = {key: value for key, value in settings.items() if value not in (None, "", {}, [])}
+    return ", ".join(
+        f"{key} {theory(value) if isinstance(value, Mapping) else value}" for key, value in told.items()
+    )
 
 
 def duration(seconds: float | None) -> str:
@@ -66,4 +83,13 @@ def headline_errors(generation: GenerationRecord | None) -> tuple[str, SetErrors
     return next(iter(generation.errors.items()))
 
 
-__all__ = ["duration", "estimate", "headline_errors", "headline_generation", "number", "threshold"]
+__all__ = [
+    "duration",
+    "estimate",
+    "headline_errors",
+    "headline_generation",
+    "interval",
+    "number",
+    "theory",
+    "threshold",
+]
