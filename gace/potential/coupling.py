@@ -52,7 +52,9 @@ class Rows(NamedTuple):
         """Rows of several products one after the other, those irreps only that are in ``irreps``."""
         starts = [part.start for part in irreps.slices()]
         totals = [0] * len(irreps)
-        path, target, owners = [], [], []
+        path: list[int] = []
+        target: list[int] = []
+        owners: list[int] = []
         for part, counts in parts:
             for irrep, count in zip(part, counts, strict=True):
                 if irrep not in irreps:

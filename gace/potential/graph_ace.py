@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -139,7 +140,7 @@ class GraphACE(nn.Module):
             sizes = [T * densities, readout_hidden, 1]
             self.readout = nn.ParameterList(
                 nn.Parameter(torch.randn(a, b, generator=generator, dtype=torch.float64) / math.sqrt(a))
-                for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+                for a, b in itertools.pairwise(sizes)
             )
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
         self.shift = nn.Parameter(torch.zeros(n_elements, dtype=torch.float64))

@@ -171,6 +171,7 @@ class Layer(nn.Module):
             summed = [torch.bmm(y, radial[:, :, l]) for l, y in enumerate(harmonics)]
             rows = torch.cat(summed, dim=1).transpose(0, 1)
         else:
+            assert message is not None  # only a layer without incoming irreps is called without a message
             carried = gather_neighbours(message.transpose(0, 1).contiguous(), graph)  # (N, J, dim, K)
             summed = [
                 torch.bmm(y, (radial[:, :, l].unsqueeze(2) * carried).flatten(2))
