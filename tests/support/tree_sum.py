@@ -118,7 +118,7 @@ class TreeSum:
 
     def product_of(self, t, i, branches):
         """Coupled product of ν branches (a root of degree ν): dict irrep -> {order: paths}."""
-        layer, z = self.model.layers[t], self.species[i]
+        z = self.species[i]
         if len(branches) == 1:
             return {irrep: [value] for irrep, value in branches[0].items()}
         pair = self.couple(t, "pair", branches[0], branches[1])
