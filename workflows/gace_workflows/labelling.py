@@ -7,12 +7,10 @@ import typing as t
 from aiida import orm
 from aiida.engine import ExitCode, ToContext, WorkChain, append_, calcfunction, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.plugins import CalculationFactory, DataFactory
 
+from aiida_gace.calculations.label import LabelCalculation
+from aiida_gace.data.dataset import DatasetData
 from gace_workflows.patience import verdict, wants_another_try
-
-DatasetData = DataFactory("gace.dataset")
-LabelCalculation = CalculationFactory("gace.label")
 
 
 @calcfunction

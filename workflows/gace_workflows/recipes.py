@@ -211,7 +211,8 @@ def exam_line(registration: Config, generation: int) -> str:
     error = "" if result["forces_mae"] is None else f", force MAE {result['forces_mae']:.1f} meV/Å"
     reason = f" ({result['reason']})" if result["reason"] else ""
     crown = "; now champion" if result["champion"] else ""
-    return f"generation {generation}: version {result['version']}, exam {result['verdict']}{error}{reason}{crown}"
+    version, grade = result["version"], result["verdict"]
+    return f"generation {generation}: version {version}, exam {grade}{error}{reason}{crown}"
 
 
 def stop_verdict(campaign: Campaign, history: list[Config], batches_left: int, budget_left: int) -> Config:
@@ -249,7 +250,8 @@ def stop_verdict(campaign: Campaign, history: list[Config], batches_left: int, b
                 "detail": (
                     "no potential passed the exam"
                     if error is None
-                    else f"the champion's force error on the exam is {error:.1f} meV/Å, {target:g} are asked for"
+                    else f"the champion's force error on the exam is {error:.1f} meV/Å, "
+                    f"{target:g} are asked for"
                 ),
             },
         )

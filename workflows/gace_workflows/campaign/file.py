@@ -33,7 +33,10 @@ def section(name: str, model: type[BaseModel], without: set[str]) -> type[Closed
 
 
 if TYPE_CHECKING:
-    Exploration = Labelling = Potential = Selection = Closed
+    Exploration = Closed
+    Labelling = Closed
+    Potential = Closed
+    Selection = Closed
 else:
     Exploration = section(
         "Exploration",

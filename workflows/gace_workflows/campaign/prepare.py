@@ -21,7 +21,8 @@ def prepare(folder: CampaignFolder, campaign: Campaign) -> None:
     """
     if folder.file.exists():
         raise InputError(
-            f"{folder.path} holds a campaign already: gace campaign resume {folder.path}, or choose another --dir"
+            f"{folder.path} holds a campaign already: "
+            f"gace campaign resume {folder.path}, or choose another --dir"
         )
     # a keeper that was killed before it had frozen the file may have left these
     own = {folder.inputs.name, "keeper.lock", "keeper.log", "state.json"}
