@@ -93,8 +93,8 @@ def make_potential():
     def make(seed: int = 0, members: int = 2, **metadata) -> Potential:
         models = [
             GraphACE(
-                elements=["C", "H", "O"], cutoff=4.0, l_max=[2], order=2, channels=4, radial_hidden=[8], densities=4,
-                readout_hidden=4, seed=10 * seed + m,
+                elements=["C", "H", "O"], cutoff=4.0, l_max=[2], order=2, channels=4, radial_hidden=[8],
+                densities=4, readout_hidden=4, seed=10 * seed + m,
             ).double()
             for m in range(members)
         ]  # fmt: skip
