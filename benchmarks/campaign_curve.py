@@ -26,8 +26,8 @@ def find_data(name: str) -> Path:
         if path.exists():
             return path
     sys.exit(
-        f"no such file: {name} (nor below {folder}). rMD17 is published as andersx/rmd17-npz (CC0): convert its "
-        "splits to extended XYZ with REF_energy [eV] and REF_forces [eV/Å] and set GACE_BENCHMARK_DATA."
+        f"no such file: {name} (nor below {folder}). rMD17 is published as andersx/rmd17-npz (CC0): convert "
+        "its splits to extended XYZ with REF_energy [eV] and REF_forces [eV/Å] and set GACE_BENCHMARK_DATA."
     )
 
 
