@@ -5,20 +5,17 @@ from __future__ import annotations
 import typing as t
 
 from aiida import orm
-from aiida.engine import ExitCode, ToContext, WorkChain, append_, if_, while_
+from aiida.engine import ExitCode, ToContext, append_, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.plugins import CalculationFactory, DataFactory
 
+from aiida_gace.data.dataset import DatasetData
+from aiida_gace.data.potential import PotentialData
 from gace_workflows import datasets, recipes
-from gace_workflows.campaign.file import Campaign, parse_campaign
 from gace_workflows.labelling import LabelWorkChain
-from gace_workflows.patience import verdict, wants_another_try
-
-DatasetData = DataFactory("gace.dataset")
-PotentialData = DataFactory("gace.potential")
+from gace_workflows.stepwise import StepwiseWorkChain
 
 
-class ActiveLearningWorkChain(WorkChain):
+class ActiveLearningWorkChain(StepwiseWorkChain):
     """One campaign.
 
     Generation 0 explores with a cheap teacher (or by rattling) and labels a diverse first batch and the
@@ -31,11 +28,6 @@ class ActiveLearningWorkChain(WorkChain):
     def define(cls, spec: WorkChainSpec) -> None:
         """Declare inputs, outline, outputs and exit codes."""
         super().define(spec)
-        spec.input("code", valid_type=orm.AbstractCode, help="The gace command.")
-        spec.input("campaign", valid_type=orm.Dict, help="The campaign file.")
-        spec.input(
-            "places", valid_type=orm.Dict, help="Absolute paths: labels, scratch, mlflow, scheduler_file."
-        )
         spec.input("start", valid_type=DatasetData, help="Geometries the campaign starts from.")
         spec.outline(
             cls.open_campaign,
@@ -74,61 +66,7 @@ class ActiveLearningWorkChain(WorkChain):
         spec.output("isolated_atoms", valid_type=DatasetData, required=False)
         spec.output("mlflow_version", valid_type=orm.Str, required=False, help="Version of the champion.")
         spec.output("outcome", valid_type=orm.Dict, help="Stop verdict and champion.")
-        spec.exit_code(400, "ERROR_STEP_FAILED", message="{step} failed: {reason}")
         spec.exit_code(410, "ERROR_NO_LABELS", message="none of the first structures could be labelled")
-
-    # --- what every step uses --------------------------------------------------------------------------
-
-    @property
-    def campaign(self) -> Campaign:
-        """The campaign file."""
-        return parse_campaign(self.inputs.campaign.get_dict())
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Absolute paths of stores and scratch."""
-        return self.inputs.places.get_dict()
-
-    def key(self, step: str) -> str:
-        """Where the tries of a step of the present turn are kept in the context."""
-        return f"{step}_{self.ctx.turn}"
-
-    def must(self, step: str) -> bool:
-        """Whether a step of the present turn is to be submitted (again)."""
-        return wants_another_try(self.ctx.get(self.key(step)))
-
-    def ended(self, step: str) -> orm.ProcessNode:
-        """The process that ended a step of the present turn."""
-        return self.ctx[self.key(step)][-1]
-
-    def check(self, step: str) -> ExitCode | None:
-        """None when a step of the present turn ended well, else the exit code that ends the campaign."""
-        return verdict(self.ctx[self.key(step)], self.title(step), self.exit_codes.ERROR_STEP_FAILED)
-
-    def title(self, step: str) -> str:
-        """How a step is called wherever users see it."""
-        return f"generation {self.ctx.turn}: {recipes.STEP_TITLES[step]}"
-
-    def start_step(self, step: str, process: t.Any, **inputs: t.Any) -> ToContext:
-        """Submit one process as (another try of) a step, and wait for it."""
-        return ToContext(**{self.key(step): append_(self.send(step, process, inputs))})
-
-    def send(self, step: str, process: t.Any, inputs: dict[str, t.Any]) -> orm.ProcessNode:
-        """Submit a process with the label and the extras by which users and reports find it."""
-        if isinstance(process, str):
-            process = CalculationFactory(process)
-        if "config" in inputs and not isinstance(inputs["config"], orm.Dict):
-            inputs["config"] = orm.Dict(inputs["config"])
-        metadata = {"label": self.title(step), "description": f"campaign {self.campaign.campaign}"}
-        node = self.submit(process, code=self.inputs.code, metadata=metadata, **inputs)
-        node.base.extras.set_many({"gace_step": step, "gace_generation": self.ctx.turn})
-        return node
-
-    def note(self, what: str, node: orm.Data) -> None:
-        """Put a node into the campaign's group and mark what it is."""
-        node.base.extras.set_many({"gace_role": what, "gace_generation": self.ctx.turn})
-        group, _ = orm.Group.collection.get_or_create(label=f"gace/{self.campaign.campaign}/{what}")
-        group.add_nodes([node])
 
     # --- generation 0: first structures, exam, first labels ---------------------------------------------
 
@@ -415,9 +353,7 @@ class ActiveLearningWorkChain(WorkChain):
 
     def select(self) -> ToContext:
         """Filter, deduplicate, diversify, and add the random reserve."""
-        config = recipes.selection(
-            self.campaign, self.ctx.turn, self.labels_wanted(), self.ctx.refused
-        )
+        config = recipes.selection(self.campaign, self.ctx.turn, self.labels_wanted(), self.ctx.refused)
         inputs = {"config": config, "pool": self.ctx.pool, "training": self.ctx.dataset}
         return self.start_step("select", "gace.select", potential=self.ctx.potential, **inputs)
 
