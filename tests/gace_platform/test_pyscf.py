@@ -47,6 +47,7 @@ def test_ground_states_of_atoms_follow_hunds_rule(symbol, unpaired):
     [
         ({"functional": "pbee"}, water(), "unknown functional 'pbee'; did you mean 'PBE"),
         ({"functional": "nonsense"}, water(), "unknown functional"),
+        ({"functional": "wb97x-d"}, water(), "does not have the functional"),
         ({"basis": "def2-svpp"}, water(), "unknown basis 'def2-svpp'; did you mean 'def2svp"),
         ({"basis": "6-31g"}, Atoms("Au2", [[0, 0, 0], [2.5, 0, 0]]), "has no functions for Au"),
         ({"charge": 1, "spin": 0}, water(), "impossible"),

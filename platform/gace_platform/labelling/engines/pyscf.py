@@ -82,7 +82,6 @@ class PySCFEngine:
         except ImportError:
             raise missing("pyscf", "dft") from None
         self._check_functional()
-        self._check_dispersion()
         self._check_basis(sorted({symbol for atoms in structures for symbol in atoms.get_chemical_symbols()}))
         for number, atoms in enumerate(structures):
             where = f"structure {number} ({atoms.get_chemical_formula()})"
@@ -167,21 +166,22 @@ class PySCFEngine:
 
     def _check_functional(self) -> None:
         from pyscf.dft import libxc
+        from pyscf.scf.dispersion import parse_dft
 
         name = self.reference.functional
         try:
-            libxc.parse_xc(name)
+            plain, _, dispersion = parse_dft(name)
+            libxc.parse_xc(plain)
+        except NotImplementedError:
+            raise InputError(f"PySCF does not have the functional '{name}'") from None
         except (KeyError, ValueError, AttributeError):
             known = [key for key in libxc.XC_CODES if isinstance(key, str)]
             raise InputError(f"unknown functional '{name}'{nearest(name.upper(), known)}") from None
-
-    def _check_dispersion(self) -> None:
-        if self.reference.dispersion is None:
-            return
-        try:
-            import pyscf.dispersion  # noqa: F401
-        except ImportError:
-            raise InputError("dispersion needs another package: pip install pyscf-dispersion") from None
+        if dispersion or self.reference.dispersion:
+            try:
+                import pyscf.dispersion  # noqa: F401
+            except ImportError:
+                raise InputError("dispersion needs another package: pip install pyscf-dispersion") from None
 
     def _check_basis(self, symbols: Sequence[str]) -> None:
         reference = self.reference
