@@ -62,7 +62,7 @@ def test_outcomes_come_in_the_order_given(tmp_path, campaign_cluster):
         job(tmp_path, "fast", ""),
     ]
     arrived = []
-    outcomes = run_jobs(by_file(campaign_cluster), jobs, lambda j, _: arrived.append(j.name), run_id="order")
+    outcomes = run_jobs(by_file(campaign_cluster), jobs, lambda j, _: arrived.append(j.name))
     assert list(outcomes) == ["slow", "bad", "fast"]
     assert [o.status for o in outcomes.values()] == ["completed", "failed", "completed"]
     assert arrived[-1] != "bad"
@@ -157,9 +157,26 @@ def test_a_killed_worker_does_not_lose_its_job(tmp_path, campaign_cluster):
 
     killer = threading.Thread(target=kill_worker)
     killer.start()
-    outcomes = run_jobs(by_file(campaign_cluster), [job(tmp_path, "survivor", SLEEP_ONCE)], run_id="kill")
+    outcomes = run_jobs(by_file(campaign_cluster), [job(tmp_path, "survivor", SLEEP_ONCE)])
     killer.join()
     assert outcomes["survivor"].status == "completed"
+
+
+def test_a_second_run_of_a_killed_command_gets_its_own_task(tmp_path, campaign_cluster):
+    program = (
+        "import sys\n"
+        "from gace_platform.cluster import Address, Job, run_jobs\n"
+        f"config = Address(provider='address', scheduler_file={str(campaign_cluster.scheduler_file)!r})\n"
+        f"command = [sys.executable, '-c', {SLEEP_ONCE!r}]\n"
+        f"job = Job('again', command, {str(tmp_path / 'again')!r}, {str(tmp_path / 'again.log')!r})\n"
+        "run_jobs(config, [job])\n"
+    )
+    client = subprocess.Popen([sys.executable, "-c", program])
+    assert wait_for((tmp_path / "again" / "pid").exists)
+    client.kill()
+    client.wait()
+    outcomes = run_jobs(by_file(campaign_cluster), [job(tmp_path, "again", SLEEP_ONCE)])
+    assert outcomes["again"].status == "completed"
 
 
 def test_a_restarted_cluster_takes_over(tmp_path):

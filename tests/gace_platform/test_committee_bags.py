@@ -57,7 +57,7 @@ def test_a_few_long_trajectories_are_left_out_by_structure():
     assert draw_bags(structures(60, ancestors=3), 4, 0.9, seed=0).by == "structure"
 
 
-@pytest.mark.parametrize(("count", "members", "share"), [(40, 1, 0.9), (40, 4, 1.0), (15, 4, 0.9)])
+@pytest.mark.parametrize(("count", "members", "share"), [(40, 1, 0.9), (40, 4, 1.0), (15, 4, 0.9), (20, 2, 0.9)])
 def test_nothing_is_left_out_where_that_makes_no_sense(count, members, share):
     bags = draw_bags(structures(count), members, share, seed=0)
     assert bags.by == "nothing"

@@ -7,6 +7,7 @@ are handed to the restarted cluster, where each resumes from what it left on dis
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 COUNT_SECONDS = 2.0
+RESUBMISSIONS = 10
 
 Outcome = Ended
 """How a job ended, as a value: see :class:`gace_platform.cluster.supervise.Ended`."""
@@ -32,7 +34,7 @@ class Job:
     """One subprocess, restartable at any moment in the folder it works in."""
 
     name: str
-    """What the dashboard shows, such as ``train g1 member 2``; unique within one call of :func:`run_jobs`."""
+    """What the dashboard shows, such as ``train g1 member 2``; unique within a call of :func:`run_jobs`."""
     command: Sequence[str]
     cwd: str
     log: str
@@ -50,7 +52,6 @@ def run_jobs(
     config: AnyProvider,
     jobs: Sequence[Job],
     on_end: Callable[[Job, Outcome], None] | None = None,
-    run_id: str = "",
     on_poll: Callable[[], None] = lambda: None,
 ) -> dict[str, Outcome]:
     """Run ``jobs`` and return how each ended, in the order given.
@@ -59,7 +60,6 @@ def run_jobs(
         config: The cluster; one is started for the call, or connected to.
         jobs: What to run; more jobs than workers wait in the scheduler.
         on_end: Called in this thread as each job ends, in order of arrival: for progress, not for results.
-        run_id: Added to the task keys, so that two runs on one cluster do not share tasks.
         on_poll: Called in this thread every few seconds while jobs run.
 
     Raises:
@@ -78,7 +78,7 @@ def run_jobs(
             return {job.name: outcomes[job.name] for job in jobs}
         try:
             with connect(config) as client:
-                _run_on(client, config, open_jobs, record, run_id, on_poll)
+                _run_on(client, config, open_jobs, record, on_poll)
         except ConnectionLostError as lost:
             if not isinstance(config, Address):
                 raise ClusterError(f"the Dask cluster was lost: {lost}") from None
@@ -89,18 +89,24 @@ def _run_on(
     config: AnyProvider,
     jobs: Sequence[Job],
     record: Callable[[Job, Outcome], None],
-    run_id: str,
     on_poll: Callable[[], None],
 ) -> None:
     """Submit all jobs to one scheduler and stream their outcomes until none is open."""
-    open_futures = {job.name: (job, _submit(client, config, job, run_id)) for job in jobs}
+    open_futures = {job.name: (job, _submit(client, config, job)) for job in jobs}
+    resubmissions = 0
     last_seen_worker = last_count = time.monotonic()
     while open_futures:
         for name, (job, future) in list(open_futures.items()):
             if future.status in ("cancelled", "lost"):
                 raise ConnectionLostError("the scheduler closed the connection")
             if future.done():
-                record(job, _outcome(future))
+                outcome = _outcome(future)
+                if outcome.status == "cancelled" and resubmissions < RESUBMISSIONS:
+                    # not by us: its worker is closing
+                    resubmissions += 1
+                    open_futures[name] = (job, _submit(client, config, job))
+                    continue
+                record(job, outcome)
                 del open_futures[name]
         if client.status not in ("running", "connecting"):
             raise ConnectionLostError("the scheduler closed the connection")
@@ -116,7 +122,7 @@ def _run_on(
             time.sleep(POLL_SECONDS)
 
 
-def _submit(client: Client, config: AnyProvider, job: Job, run_id: str) -> Future:
+def _submit(client: Client, config: AnyProvider, job: Job) -> Future:
     threads = str(config.cores)
     env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **job.env}
     has_gpus = isinstance(config, LocalGpu | Address) or (
@@ -129,7 +135,8 @@ def _submit(client: Client, config: AnyProvider, job: Job, run_id: str) -> Futur
         job.log,
         env,
         job.retries,
-        key=f"{job.name}-{run_id}" if run_id else job.name,
+        # a new key each time: a scheduler would hand out an earlier task's fate under the old one
+        key=f"{job.name}-{secrets.token_hex(4)}",
         pure=False,
         retries=0,
         resources={"GPU": 1} if job.gpu and has_gpus else None,

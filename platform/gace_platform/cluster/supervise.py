@@ -165,7 +165,7 @@ def task_cancelled() -> Callable[[], bool]:
         key = worker.get_current_task()
     except (ImportError, ValueError, RuntimeError):
         return lambda: False
-    open_states = {"init", "running", "paused"}
+    open_states = {"init", "running", "paused", "closing_gracefully"}
 
     def released() -> bool:
         task = worker.state.tasks.get(key)

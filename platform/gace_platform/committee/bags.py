@@ -20,6 +20,10 @@ from gace.randomness import derive_seed
 from gace.structures.identity import structure_hash
 
 
+MIN_HELD_OUT = 4
+"""Held-out structures below which no error bar is scaled: then none are held out for it."""
+
+
 class Bags(NamedTuple):
     """The members' shares of the training set."""
 
@@ -33,7 +37,7 @@ def draw_bags(structures: Sequence[Atoms], members: int, subsample: float, seed:
     """Assign structures to members; depends on content, not on the order of the structures.
 
     Whole ancestors (trajectories) are left out where there are enough small ones, since frames of
-    one trajectory resemble each other. With fewer than four structures per member nothing is.
+    one trajectory resemble each other. Where too few would be held out to learn from, nothing is.
 
     Args:
         structures: The training set, ``n`` structures.
@@ -46,6 +50,8 @@ def draw_bags(structures: Sequence[Atoms], members: int, subsample: float, seed:
     if members < 2 or subsample >= 1 or count < 4 * members:
         return Bags(in_bag, "nothing")
     size = max(1, round(count * (1 - subsample) / 2))
+    if members * size < MIN_HELD_OUT:
+        return Bags(in_bag, "nothing")
     by: Literal["ancestor", "structure"] = "ancestor"
     groups = _groups([str(atoms.info.get("ancestor", "")) for atoms in structures])
     if "" in groups or len(groups) < 4 * members or count / len(groups) > 1.5 * size:

@@ -15,11 +15,10 @@ from gace.structures.io import labels_of
 from gace.uncertainty.committee import energy_spread, forces_spread
 from gace.uncertainty.container import Uncertainty
 from gace.uncertainty.novelty import Novelty
+from gace_platform.committee.bags import MIN_HELD_OUT
 
 Array = NDArray[np.float64]
 
-MIN_STRUCTURES = 4
-"""Held-out structures below which no error bar is scaled."""
 MIN_ANCESTORS = 10
 """Trajectories from which on whole ones are held out to measure the edge of the training set."""
 
@@ -141,7 +140,7 @@ def calibrate(
     uncertainty = Uncertainty(novelty=fit_novelty(potential, train, seed))
     none_saw = np.zeros((len(in_bag), len(validation)), dtype=bool)
     found = held_out(potential, [*train, *validation], np.concatenate([in_bag, none_saw], axis=1))
-    if found is None or np.isfinite(found.energy_residual).sum() < MIN_STRUCTURES:
+    if found is None or np.isfinite(found.energy_residual).sum() < MIN_HELD_OUT:
         return uncertainty, found
     if not np.isfinite(found.forces_residual).any():
         return uncertainty, found

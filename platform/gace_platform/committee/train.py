@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -103,8 +102,7 @@ def _run(
             for line in last_metrics(waiting):
                 progress(line)
 
-    run_id = hashlib.sha256(str(out.absolute()).encode()).hexdigest()[:8]
-    outcomes = run_jobs(config.cluster, jobs, end, run_id, poll)
+    outcomes = run_jobs(config.cluster, jobs, end, poll)
     return {member.number: outcomes[job.name] for member, job in zip(waiting, jobs, strict=True)}
 
 

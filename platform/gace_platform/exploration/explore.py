@@ -64,8 +64,7 @@ def explore(
     def tell(job: Job, outcome: Outcome) -> None:
         progress(f"{job.name}: {outcome.status} after {outcome.wall_seconds:.0f} s")
 
-    run_id = hashlib.sha256(str(out.absolute()).encode()).hexdigest()[:8]
-    outcomes = run_jobs(config.cluster, jobs, tell, run_id)
+    outcomes = run_jobs(config.cluster, jobs, tell)
     summary = gather(groups, outcomes, out)
     summary["wall_seconds"] = time.monotonic() - begin
     write_json_atomic(out / "summary.json", summary)
