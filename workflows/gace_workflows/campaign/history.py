@@ -6,7 +6,7 @@ import typing as t
 from collections import Counter
 from dataclasses import dataclass, field
 
-from gace_workflows.campaign.progress import Step, as_step, is_step
+from gace_workflows.campaign.progress import Step, steps_of
 
 if t.TYPE_CHECKING:
     from aiida.orm import ProcessNode, WorkChainNode
@@ -97,17 +97,18 @@ def read_history(chain: WorkChainNode) -> History:
 
     Earlier work chains of the same campaign that failed count into the price, not into the results.
     """
-    history = History(chain, {}, [])
-    for node in sorted(all_steps(), key=lambda node: t.cast("int", node.pk)):
-        step = as_step(node)
-        turn = history.turns.setdefault(step.generation, Turn(step.generation))
-        turn.core_seconds[group_of(step.name)] += processor_time(node)
-        if node.caller is None or node.caller.pk != chain.pk:
-            continue
-        history.steps.append(step)
+    from aiida import orm
+
+    history = History(chain, {}, steps_of(chain))
+    for node in all_steps():
+        name, generation = (node.base.extras.get(key) for key in ("gace_step", "gace_generation"))
+        turn = history.turns.setdefault(generation, Turn(generation))
+        turn.core_seconds[group_of(name)] += processor_time(node)
+    for step in history.steps:
+        turn = history.turns[step.generation]
         turn.wall_seconds += step.seconds
-        if node.is_finished_ok or (step.name == "label" and node.exit_status == 500):
-            turn.nodes[step.name] = node
+        if step.ok or (step.name == "label" and step.exit_status == 500):
+            turn.nodes[step.name] = t.cast("ProcessNode", orm.load_node(step.pk))
     return history
 
 
@@ -115,12 +116,8 @@ def all_steps() -> list[ProcessNode]:
     """Every try of every step of every work chain in this profile."""
     from aiida import orm
 
-    found = (
-        orm.QueryBuilder()
-        .append(orm.ProcessNode, filters={"extras": {"has_key": "gace_step"}})
-        .all(flat=True)
-    )
-    return [node for node in found if is_step(node)]
+    query = orm.QueryBuilder().append(orm.ProcessNode, filters={"extras": {"has_key": "gace_step"}})
+    return list(query.all(flat=True))
 
 
 def group_of(step: str) -> str:

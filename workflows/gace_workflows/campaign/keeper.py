@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from gace_platform.cluster import CampaignCluster
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 1.5
 LOOK_AFTER_SECONDS = 10.0
 
 Tell = Callable[[str], None]

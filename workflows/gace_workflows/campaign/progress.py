@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import typing as t
 from dataclasses import dataclass
 
 if t.TYPE_CHECKING:
-    from aiida.orm import ProcessNode, WorkChainNode
+    from aiida.orm import WorkChainNode
 
 
 @dataclass(frozen=True)
@@ -58,29 +59,64 @@ def find_work_chain(uuid: str | None = None) -> WorkChainNode | None:
     return query.order_by({"chain": {"ctime": "desc"}}).limit(1).first(flat=True)
 
 
+COLUMNS = (
+    "id",
+    "uuid",
+    "label",
+    "ctime",
+    "mtime",
+    "extras.gace_step",
+    "extras.gace_generation",
+    "attributes.process_state",
+    "attributes.exit_status",
+    "attributes.exit_message",
+    "attributes.exception",
+)
+
+
 def steps_of(chain: WorkChainNode) -> list[Step]:
-    """All tries of all steps of a work chain, in the order of their start."""
-    return [as_step(node) for node in sorted(chain.called, key=lambda node: node.pk) if is_step(node)]
+    """All tries of all steps of a work chain, in the order of their start.
+
+    One query that loads no node, since it is asked every second or two.
+    """
+    from aiida import orm
+
+    query = orm.QueryBuilder().append(orm.WorkChainNode, filters={"id": chain.pk}, tag="chain")
+    query.append(
+        orm.ProcessNode,
+        with_incoming="chain",
+        filters={"extras": {"has_key": "gace_step"}},
+        project=list(COLUMNS),
+    )
+    return sorted((as_step(*row) for row in query.iterall()), key=lambda step: step.pk)
 
 
-def is_step(node: ProcessNode) -> bool:
-    """Whether a process is a step of a campaign (and not one of its small calculation functions)."""
-    return "gace_step" in node.base.extras.all
-
-
-def as_step(node: ProcessNode) -> Step:
+def as_step(
+    pk: int,
+    uuid: str,
+    label: str,
+    ctime: datetime.datetime,
+    mtime: datetime.datetime,
+    name: str,
+    generation: int,
+    state: str | None,
+    exit_status: int | None,
+    exit_message: str | None,
+    exception: str | None,
+) -> Step:
     """One row of the table."""
-    state = node.process_state.value if node.process_state else "created"
+    state = state or "created"
+    lines = (exception or "").strip().splitlines()
     return Step(
-        pk=t.cast("int", node.pk),
-        uuid=node.uuid,
-        name=node.base.extras.get("gace_step", ""),
-        generation=node.base.extras.get("gace_generation", 0),
-        title=node.label,
+        pk=pk,
+        uuid=uuid,
+        name=name,
+        generation=int(generation),
+        title=label,
         state=state,
-        exit_status=node.exit_status,
-        message=(node.exit_message or "") if state == "finished" else (node.exception or "").strip(),
-        seconds=(node.mtime - node.ctime).total_seconds(),
+        exit_status=exit_status,
+        message=(exit_message or "") if state == "finished" else (lines[-1] if lines else ""),
+        seconds=(mtime - ctime).total_seconds(),
     )
 
 
@@ -101,4 +137,4 @@ def news(chain: WorkChainNode, told: set[str]) -> list[str]:
     return lines
 
 
-__all__ = ["Step", "as_step", "find_work_chain", "is_step", "news", "steps_of"]
+__all__ = ["Step", "as_step", "find_work_chain", "news", "steps_of"]
