@@ -53,11 +53,29 @@ def test_whole_ancestors_are_left_out():
         assert all(len(choices) == 1 for choices in of_ancestor.values())
 
 
+def test_the_random_reserve_is_left_out_before_anything_else():
+    data = structures(40, ancestors=40)
+    for atoms in data[:6]:
+        atoms.info["origin"] = "reserve"
+    bags = draw_bags(data, 4, 0.9, seed=0)
+    assert bags.by == "reserve"
+    assert (~bags.in_bag).sum(0).tolist() == [2] * 6 + [0] * 34
+
+
+def test_a_reserve_too_small_to_learn_from_is_not_enough():
+    data = structures(40, ancestors=40)
+    for atoms in data[:3]:
+        atoms.info["origin"] = "reserve"
+    assert draw_bags(data, 4, 0.9, seed=0).by == "ancestor"
+
+
 def test_a_few_long_trajectories_are_left_out_by_structure():
     assert draw_bags(structures(60, ancestors=3), 4, 0.9, seed=0).by == "structure"
 
 
-@pytest.mark.parametrize(("count", "members", "share"), [(40, 1, 0.9), (40, 4, 1.0), (15, 4, 0.9), (20, 2, 0.9)])
+@pytest.mark.parametrize(
+    ("count", "members", "share"), [(40, 1, 0.9), (40, 4, 1.0), (15, 4, 0.9), (20, 2, 0.9)]
+)
 def test_nothing_is_left_out_where_that_makes_no_sense(count, members, share):
     bags = draw_bags(structures(count), members, share, seed=0)
     assert bags.by == "nothing"

@@ -4,6 +4,7 @@ import pytest
 from gace.potential.graph_ace import GraphACE
 from gace.potential.potential import Potential
 from gace.structures.io import labels_of
+from gace_platform.committee.bags import Bags
 from gace_platform.committee.calibrate import calibrate, fewer_members_factor, held_out
 
 
@@ -43,7 +44,7 @@ def test_a_structure_that_one_member_only_has_not_seen_is_no_evidence(committee,
 
 
 def test_the_error_bars_fit_the_held_out_errors(committee, copper_frames):
-    everything = np.ones((3, 2), dtype=bool)
+    everything = Bags(np.ones((3, 2), dtype=bool), "nothing")
     uncertainty, found = calibrate(committee, copper_frames[:2], everything, copper_frames[2:], seed=0)
     assert (uncertainty.calibration, uncertainty.n_calibration) == ("validation", 10)
     sigma = uncertainty.forces.std(found.forces_spread)
@@ -51,8 +52,16 @@ def test_the_error_bars_fit_the_held_out_errors(committee, copper_frames):
     assert ratio.mean() == pytest.approx(1.0)
 
 
+def test_the_bundle_says_where_its_error_bars_come_from(committee, copper_frames):
+    in_bag = np.ones((3, 12), dtype=bool)
+    in_bag[:2, :6] = False
+    for by, name in (("reserve", "reserve"), ("structure", "out-of-bag"), ("ancestor", "out-of-bag")):
+        uncertainty, _ = calibrate(committee, copper_frames, Bags(in_bag, by), [], seed=0)
+        assert uncertainty.calibration == name
+
+
 def test_too_few_held_out_structures_scale_nothing_but_novelty_is_there(committee, copper_frames):
-    everything = np.ones((3, 10), dtype=bool)
+    everything = Bags(np.ones((3, 10), dtype=bool), "nothing")
     uncertainty, _ = calibrate(committee, copper_frames[:10], everything, copper_frames[10:], seed=0)
     assert (uncertainty.calibration, uncertainty.forces) == ("none", None)
     assert uncertainty.novelty is not None

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from gace.randomness import derive_seed
 from gace.structures.identity import structure_hash
 
-
 MIN_HELD_OUT = 4
 """Held-out structures below which no error bar is scaled: then none are held out for it."""
 
@@ -29,15 +28,17 @@ class Bags(NamedTuple):
 
     in_bag: NDArray[np.bool_]
     """Whether a member trains on a structure ``(M, n)``."""
-    by: Literal["ancestor", "structure", "nothing"]
-    """What was left out as a whole."""
+    by: Literal["reserve", "ancestor", "structure", "nothing"]
+    """What was left out: random reserve, whole ancestors, single structures of any origin, or nothing."""
 
 
 def draw_bags(structures: Sequence[Atoms], members: int, subsample: float, seed: int) -> Bags:
     """Assign structures to members; depends on content, not on the order of the structures.
 
-    Whole ancestors (trajectories) are left out where there are enough small ones, since frames of
-    one trajectory resemble each other. Where too few would be held out to learn from, nothing is.
+    The random reserve of the selection (``info["origin"] == "reserve"``) is left out where it is large
+    enough: it is the only sample of what exploration meets that no model has biased. Else whole
+    ancestors (trajectories) where there are enough small ones, since frames of one trajectory
+    resemble each other; else single structures. Where too few would be held out to learn from, nothing is.
 
     Args:
         structures: The training set, ``n`` structures.
@@ -52,10 +53,9 @@ def draw_bags(structures: Sequence[Atoms], members: int, subsample: float, seed:
     size = max(1, round(count * (1 - subsample) / 2))
     if members * size < MIN_HELD_OUT:
         return Bags(in_bag, "nothing")
-    by: Literal["ancestor", "structure"] = "ancestor"
-    groups = _groups([str(atoms.info.get("ancestor", "")) for atoms in structures])
-    if "" in groups or len(groups) < 4 * members or count / len(groups) > 1.5 * size:
-        by, groups = "structure", _groups([structure_hash(atoms) for atoms in structures])
+    by, groups = _choose_groups(structures, members, size)
+    if by == "reserve":
+        size = min(size, -(-len(groups) // members))
     queue = sorted(groups, key=lambda name: derive_seed(seed, "bag", name))
     for block in range(members):
         left_out: list[int] = []
@@ -64,6 +64,22 @@ def draw_bags(structures: Sequence[Atoms], members: int, subsample: float, seed:
         for member in (block, (block + 1) % members):
             in_bag[member, left_out] = False
     return Bags(in_bag, by)
+
+
+def _choose_groups(
+    structures: Sequence[Atoms], members: int, size: int
+) -> tuple[Literal["reserve", "ancestor", "structure"], dict[str, list[int]]]:
+    """What may be left out as a whole, and its kind."""
+    hashes = [structure_hash(atoms) for atoms in structures]
+    reserve = [index for index, atoms in enumerate(structures) if atoms.info.get("origin") == "reserve"]
+    single = _groups(hashes)
+    if len({hashes[index] for index in reserve}) >= MIN_HELD_OUT:
+        return "reserve", {hashes[index]: single[hashes[index]] for index in reserve}
+    ancestors = _groups([str(atoms.info.get("ancestor", "")) for atoms in structures])
+    few_or_long = len(ancestors) < 4 * members or len(structures) / len(ancestors) > 1.5 * size
+    if "" in ancestors or few_or_long:
+        return "structure", single
+    return "ancestor", ancestors
 
 
 def _groups(names: Sequence[str]) -> dict[str, list[int]]:

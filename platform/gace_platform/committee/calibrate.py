@@ -15,7 +15,7 @@ from gace.structures.io import labels_of
 from gace.uncertainty.committee import energy_spread, forces_spread
 from gace.uncertainty.container import Uncertainty
 from gace.uncertainty.novelty import Novelty
-from gace_platform.committee.bags import MIN_HELD_OUT
+from gace_platform.committee.bags import MIN_HELD_OUT, Bags
 
 Array = NDArray[np.float64]
 
@@ -124,7 +124,7 @@ def fewer_members_factor(residual: Array, spread: Array, fewer: Array) -> float:
 def calibrate(
     potential: Potential,
     train: Sequence[Atoms],
-    in_bag: NDArray[np.bool_],
+    bags: Bags,
     validation: Sequence[Atoms],
     seed: int,
 ) -> tuple[Uncertainty, HeldOut | None]:
@@ -133,13 +133,13 @@ def calibrate(
     Args:
         potential: The committee, without uncertainty.
         train: The training set, ``n`` structures.
-        in_bag: Which member trained on which of them ``(M, n)``.
+        bags: Which member trained on which of them.
         validation: Structures that no member trained on.
         seed: Of the committee.
     """
     uncertainty = Uncertainty(novelty=fit_novelty(potential, train, seed))
-    none_saw = np.zeros((len(in_bag), len(validation)), dtype=bool)
-    found = held_out(potential, [*train, *validation], np.concatenate([in_bag, none_saw], axis=1))
+    none_saw = np.zeros((len(bags.in_bag), len(validation)), dtype=bool)
+    found = held_out(potential, [*train, *validation], np.concatenate([bags.in_bag, none_saw], axis=1))
     if found is None or np.isfinite(found.energy_residual).sum() < MIN_HELD_OUT:
         return uncertainty, found
     if not np.isfinite(found.forces_residual).any():
@@ -152,6 +152,6 @@ def calibrate(
         found.energy_spread,
         forces * found.forces_residual,
         found.forces_spread,
-        "validation" if in_bag.all() else "out-of-bag",
+        "validation" if bags.in_bag.all() else "reserve" if bags.by == "reserve" else "out-of-bag",
     )
     return scaled, found

@@ -139,8 +139,8 @@ def _join(
         level_of_theory=config.data.level_of_theory,
         metadata=metadata,
     )
-    in_bag = bags.in_bag[[member.number for member in trained]]
-    uncertainty, found = calibrate(potential, data.train, in_bag, data.validation, config.seed)
+    kept = Bags(bags.in_bag[[member.number for member in trained]], bags.by)
+    uncertainty, found = calibrate(potential, data.train, kept, data.validation, config.seed)
     potential.uncertainty = uncertainty
     if found is None:
         return potential, {}
