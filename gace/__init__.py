@@ -5,8 +5,9 @@ The public names are loaded at first use: ``import gace`` is quick and imports n
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from gace.lazy import at_first_use
 
 if TYPE_CHECKING:
     from gace.evaluation import evaluate
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOME = {
-    "GraphACE": "gace.potential.graph_ace",
-    "Potential": "gace.potential.potential",
-    "evaluate": "gace.evaluation",
-    "load": "gace.potential.bundle",
-    "train": "gace.training",
-}
+_public = at_first_use(
+    __name__,
+    {
+        "GraphACE": "potential.graph_ace",
+        "Potential": "potential.potential",
+        "evaluate": "evaluation",
+        "load": "potential.bundle",
+        "train": "training",
+    },
+)
 
 __all__ = ["GraphACE", "Potential", "__version__", "evaluate", "load", "train"]
 
@@ -33,9 +37,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("gace")
-    if name not in _HOME:
-        raise AttributeError(f"module 'gace' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return _public(name)
 
 
 def __dir__() -> list[str]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gace.lazy import at_first_use
 
 if TYPE_CHECKING:
     from gace.engines.calculator import PotentialCalculator
     from gace.engines.dynamics import Frame, MDOutcome, molecular_dynamics
     from gace.engines.optimise import RelaxOutcome, relaxation
 
-_HOME = {
+_HOMES = {
     "PotentialCalculator": "calculator",
     "Frame": "dynamics",
     "MDOutcome": "dynamics",
@@ -21,8 +22,4 @@ _HOME = {
 
 __all__ = ["Frame", "MDOutcome", "PotentialCalculator", "RelaxOutcome", "molecular_dynamics", "relaxation"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = at_first_use(__name__, _HOMES)

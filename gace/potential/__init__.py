@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gace.lazy import at_first_use
 
 if TYPE_CHECKING:
     from gace.potential.bundle import load, save_bundle
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from gace.potential.graph_ace import GraphACE
     from gace.potential.potential import Potential, StructurePrediction
 
-_HOME = {
+_HOMES = {
     "load": "bundle",
     "save_bundle": "bundle",
     "energy_and_gradients": "derivatives",
@@ -22,8 +23,4 @@ _HOME = {
 
 __all__ = ["GraphACE", "Potential", "StructurePrediction", "energy_and_gradients", "load", "save_bundle"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = at_first_use(__name__, _HOMES)

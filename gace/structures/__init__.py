@@ -5,8 +5,9 @@ Names are loaded at first use, so that reading a file does not import torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gace.lazy import at_first_use
 
 if TYPE_CHECKING:
     from gace.structures.graph import Graph
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from gace.structures.io import Labels, labels_of, read_structures, set_labels, write_structures
     from gace.structures.neighbours import Neighbourhood, build_graph, collate, neighbourhood
 
-_HOME = {
+_HOMES = {
     "Graph": "graph",
     "dataset_hash": "identity",
     "structure_hash": "identity",
@@ -44,8 +45,4 @@ __all__ = [
     "write_structures",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = at_first_use(__name__, _HOMES)
