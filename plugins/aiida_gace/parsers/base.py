@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import typing as t
+from abc import abstractmethod
 from pathlib import Path
 
 from aiida import orm
@@ -50,6 +51,7 @@ class GaceParser(Parser):
         except Unreadable as error:
             return self.exit_codes.ERROR_OUTPUT_UNREADABLE.format(detail=str(error))
 
+    @abstractmethod
     def collect(self, summary: dict[str, t.Any], folder: Path) -> ExitCode | None:
         """Turn the files in ``folder`` (and in ``self.retrieved``) into output nodes.
 
@@ -57,7 +59,6 @@ class GaceParser(Parser):
             Absent: a file is missing.
             Unreadable: a file does not hold what it should.
         """
-        raise NotImplementedError
 
     def ending(self) -> ExitCode | None:
         """None when the command ended well, else why it did not."""
