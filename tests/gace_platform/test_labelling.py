@@ -12,11 +12,12 @@ from click.testing import CliRunner
 
 from gace.errors import InputError
 from gace.structures.io import read_structures, write_structures
-from gace_platform.labelling.batch import label_structures
+from gace_platform.labelling.batch import Verdict, label_structures
 from gace_platform.labelling.command import command
 from gace_platform.labelling.config import LabelConfig, QualityGate, load_label_config
 from gace_platform.labelling.gate import objection
 from gace_platform.labelling.run import run_labels
+from gace_platform.labelling.supervisor import EngineProcess
 from gace_platform.ledger import LabelStore
 
 MISBEHAVING = '''
@@ -78,8 +79,13 @@ def chain(length: int) -> Atoms:
     return Atoms(f"Ar{length}", positions=[[1.1 * number, 0.0, 0.0] for number in range(length)])
 
 
-def verdicts_of(tmp_path: Path, lengths: list[int], config: LabelConfig):
-    return label_structures([chain(length) for length in lengths], config, tmp_path)
+def label(structures: list[Atoms], config: LabelConfig, folder: Path) -> list[Verdict]:
+    with EngineProcess(config, folder / "engine.log") as process:
+        return label_structures(structures, config, process)
+
+
+def verdicts_of(tmp_path: Path, lengths: list[int], config: LabelConfig) -> list[Verdict]:
+    return label([chain(length) for length in lengths], config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +102,8 @@ def test_a_failed_calculation_is_quarantined_and_the_batch_goes_on(tmp_path, moo
 
 
 def test_a_hanging_calculation_is_stopped_at_the_time_limit(tmp_path, moody):
-    hung, fine = verdicts_of(tmp_path, [5, 2], config_of(tmp_path, moody, time_limit=1.0))
-    assert hung.reason.startswith("timeout: stopped after 1 s")
+    hung, fine = verdicts_of(tmp_path, [5, 2], config_of(tmp_path, moody, time_limit=2.0))
+    assert hung.reason.startswith("timeout: stopped after 2 s")
     assert fine.verdict == "accepted"
 
 
@@ -128,7 +134,7 @@ def test_a_quarantined_structure_is_not_paid_for_again(tmp_path, moody):
 def test_each_attempt_uses_another_remedy_and_all_are_recorded(tmp_path):
     reference = {"engine": "teacher", "calculator": "tblite", "kwargs": {"max_iterations": 1}}
     config = config_of(tmp_path, reference=reference, attempts=3)
-    (verdict,) = label_structures([molecule("CH3CH2OH")], config, tmp_path)
+    (verdict,) = label([molecule("CH3CH2OH")], config, tmp_path)
     assert verdict.reason.startswith("unconverged")
     remedies = [one["remedy"] for one in verdict.record.attempts]
     assert len(remedies) == len(set(remedies)) == 3
@@ -137,7 +143,7 @@ def test_each_attempt_uses_another_remedy_and_all_are_recorded(tmp_path):
 
 def test_a_remedy_that_helps_makes_a_label(tmp_path):
     reference = {"engine": "teacher", "calculator": "tblite", "kwargs": {"max_iterations": 6}}
-    (verdict,) = label_structures([molecule("CH3CH2OH")], config_of(tmp_path, reference=reference), tmp_path)
+    (verdict,) = label([molecule("CH3CH2OH")], config_of(tmp_path, reference=reference), tmp_path)
     assert verdict.verdict == "accepted"
     assert [one["failure_class"] for one in verdict.record.attempts] == ["unconverged", None]
 
@@ -162,7 +168,7 @@ def test_labels_do_not_depend_on_the_order_of_the_batch(tmp_path):
     energies = []
     for order, store in (([0, 1, 2], "a"), ([2, 1, 0], "b")):
         config = config_of(tmp_path, reference=reference, store=tmp_path / store)
-        verdicts = label_structures([frames[number] for number in order], config, tmp_path)
+        verdicts = label([frames[number] for number in order], config, tmp_path)
         energies.append({one.record.key: (one.record.energy, one.record.forces) for one in verdicts})
     assert energies[0] == energies[1]
 
@@ -222,7 +228,7 @@ def test_a_run_leaves_labelled_structures_and_a_verdict_on_each(tmp_path, moody)
 def test_a_label_replaces_the_one_a_structure_came_with(tmp_path):
     stale = chain(2)
     stale.info["REF_energy"] = 123.0
-    (verdict,) = label_structures([stale], config_of(tmp_path), tmp_path)
+    (verdict,) = label([stale], config_of(tmp_path), tmp_path)
     assert verdict.atoms.info["REF_energy"] == verdict.record.energy != 123.0
 
 
@@ -245,7 +251,7 @@ def test_isolated_atoms_are_computed_once_and_check_binding_energies(tmp_path):
 def test_a_periodic_structure_gets_a_stress(tmp_path):
     silicon = bulk("Si").copy()
     silicon.rattle(0.05, seed=1)
-    (verdict,) = label_structures([silicon], config_of(tmp_path, "tersoff-si"), tmp_path)
+    (verdict,) = label([silicon], config_of(tmp_path, "tersoff-si"), tmp_path)
     assert np.shape(verdict.atoms.info["REF_stress"]) == (3, 3)
 
 

@@ -16,6 +16,7 @@ from gace_platform.labelling.config import LabelConfig, PySCFReference
 from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Failure
 from gace_platform.labelling.engines.pyscf import PySCFEngine
+from gace_platform.labelling.supervisor import EngineProcess
 
 pytest.importorskip("pyscf")
 
@@ -118,7 +119,8 @@ def test_every_remedy_gives_the_same_label():
 def test_an_unconverged_structure_never_becomes_a_label(tmp_path):
     reference = PySCFReference(basis="sto-3g", grid_level=0, max_cycle=1)
     config = LabelConfig(reference=reference, store=tmp_path / "store", attempts=1)
-    (verdict,) = label_structures([water()], config, tmp_path)
+    with EngineProcess(config, tmp_path / "engine.log") as process:
+        (verdict,) = label_structures([water()], config, process)
     assert verdict.verdict == "quarantined"
     assert verdict.reason.startswith("unconverged: no self-consistency in 1 cycles (diis)")
     assert verdict.record.energy is None

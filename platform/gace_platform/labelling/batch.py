@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from time import time
 from typing import Any, Literal, NamedTuple
 
@@ -50,7 +49,7 @@ class Request(NamedTuple):
 def label_structures(
     structures: Sequence[Atoms],
     config: LabelConfig,
-    out: Path,
+    process: EngineProcess,
     isolated: Mapping[str, float] | None = None,
     progress: Callable[[Verdict, int, int], None] | None = None,
 ) -> list[Verdict]:
@@ -62,7 +61,7 @@ def label_structures(
     Args:
         structures: what to label.
         config: reference, store, attempts, gate.
-        out: folder for the engine's log.
+        process: the engine's process.
         isolated: energies of isolated atoms, eV, for the check of the binding energy.
         progress: called after each structure with its verdict, how many are done, and how many there are.
 
@@ -77,25 +76,40 @@ def label_structures(
     settings = engine.settings()
     store.remember_settings(settings_hash(settings), settings)
     requests = [_request(number, atoms, engine, settings) for number, atoms in enumerate(structures)]
+    _refuse(requests, store, process)
+    batch = Batch(config, engine, store, process, isolated)
     verdicts: dict[int, Verdict] = {}
-    with EngineProcess(config, out / "engine.log") as process:
-        unknown = [request.atoms for request in requests if store.get(request.key) is None]
-        if unknown:
-            process.check(unknown)
-        batch = Batch(config, engine, store, process, isolated)
-        waiting = deque(requests)
-        postponed: set[int] = set()
-        while waiting:
-            request = waiting.popleft()
-            verdict = batch.label(request, wait=request.number in postponed)
-            if verdict is None:
-                postponed.add(request.number)
-                waiting.append(request)
-                continue
-            verdicts[request.number] = verdict
-            if progress is not None:
-                progress(verdict, len(verdicts), len(requests))
+    waiting = deque(requests)
+    postponed: set[int] = set()
+    while waiting:
+        request = waiting.popleft()
+        verdict = batch.label(request, wait=request.number in postponed)
+        if verdict is None:
+            postponed.add(request.number)
+            waiting.append(request)
+            continue
+        verdicts[request.number] = verdict
+        if progress is not None:
+            progress(verdict, len(verdicts), len(requests))
     return [verdicts[number] for number in range(len(requests))]
+
+
+def refuse_early(structures: Sequence[Atoms], config: LabelConfig, process: EngineProcess) -> None:
+    """Have the engine look at the structures that are not labelled yet, and compute nothing.
+
+    Raises:
+        InputError: the engine refuses a structure.
+    """
+    engine = make_engine(config.reference)
+    settings = engine.settings()
+    requests = [_request(number, atoms, engine, settings) for number, atoms in enumerate(structures)]
+    _refuse(requests, LabelStore(config.store), process)
+
+
+def _refuse(requests: Sequence[Request], store: LabelStore, process: EngineProcess) -> None:
+    unknown = [request.atoms for request in requests if store.get(request.key) is None]
+    if unknown:
+        process.check(unknown)
 
 
 class Batch:

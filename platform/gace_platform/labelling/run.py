@@ -11,9 +11,10 @@ from typing import Any
 from gace.errors import InputError
 from gace.files import write_json_atomic
 from gace.structures.io import read_structures, write_structures
-from gace_platform.labelling.batch import Verdict, label_structures
+from gace_platform.labelling.batch import Verdict, label_structures, refuse_early
 from gace_platform.labelling.config import LabelConfig
-from gace_platform.labelling.engines.base import Engine, make_engine
+from gace_platform.labelling.engines.base import make_engine
+from gace_platform.labelling.supervisor import EngineProcess
 from gace_platform.ledger.keys import settings_hash
 
 Progress = Callable[[Verdict, int, int], None]
@@ -35,12 +36,14 @@ def run_labels(config: LabelConfig, out: Path, progress: Progress | None = None)
     _prepare(out)
     engine = make_engine(config.reference)
     atoms_verdicts: list[Verdict] = []
-    if config.isolated_atoms:
-        _refuse_early(engine, config, structures, out)
-        symbols = {symbol for atoms in structures for symbol in atoms.get_chemical_symbols()}
-        atoms_verdicts = run_isolated_atoms(config, sorted(symbols | set(config.elements)), out, progress)
-    isolated = energies_of(atoms_verdicts)
-    verdicts = label_structures(structures, config, out, isolated or None, progress)
+    with EngineProcess(config, out / "engine.log") as process:
+        refuse_early(structures, config, process)
+        if config.isolated_atoms:
+            symbols = {symbol for atoms in structures for symbol in atoms.get_chemical_symbols()}
+            symbols |= set(config.elements)
+            atoms_verdicts = _isolated_atoms(config, sorted(symbols), out, process, progress)
+        isolated = energies_of(atoms_verdicts) or None
+        verdicts = label_structures(structures, config, process, isolated, progress)
     write_structures(out / "labelled.xyz", [one.atoms for one in verdicts if one.verdict == "accepted"])
     settings = engine.settings()
     summary = summarise(verdicts, atoms_verdicts)
@@ -63,10 +66,16 @@ def run_isolated_atoms(
 ) -> list[Verdict]:
     """Isolated-atom energies of these elements through the store, written to ``out/isolated_atoms.xyz``."""
     _prepare(out)
+    with EngineProcess(config, out / "engine.log") as process:
+        return _isolated_atoms(config, symbols, out, process, progress)
+
+
+def _isolated_atoms(
+    config: LabelConfig, symbols: Sequence[str], out: Path, process: EngineProcess, progress: Progress | None
+) -> list[Verdict]:
     engine = make_engine(config.reference)
-    verdicts = label_structures(
-        [engine.isolated_atom(symbol) for symbol in symbols], config, out, None, progress
-    )
+    atoms_alone = [engine.isolated_atom(symbol) for symbol in symbols]
+    verdicts = label_structures(atoms_alone, config, process, None, progress)
     accepted = [one.atoms for one in verdicts if one.verdict == "accepted"]
     for atoms in accepted:
         atoms.info["config_type"] = "isolated_atom"
@@ -116,14 +125,6 @@ def summarise(verdicts: Sequence[Verdict], atoms_verdicts: Sequence[Verdict]) ->
         "isolated_atoms": len(energies_of(atoms_verdicts)),
         "core_seconds": round(sum(one.record.core_seconds for one in everything if not one.reused), 3),
     }
-
-
-def _refuse_early(engine: Engine, config: LabelConfig, structures: Sequence[Any], out: Path) -> None:
-    """Check the structures before the isolated atoms are paid for."""
-    from gace_platform.labelling.supervisor import EngineProcess
-
-    with EngineProcess(config, out / "engine.log") as process:
-        process.check(structures)
 
 
 def _prepare(out: Path) -> None:

@@ -37,6 +37,9 @@ def main(parent: int) -> None:
         if request["operation"] == "start":
             config = parse_config(request["config"], LabelConfig)
             engine = make_engine(config.reference)
+            # load the program now, so that no attempt is charged for it; a refusal is told when asked for
+            with contextlib.suppress(GaceError):
+                engine.check([])
             _reply(answers, {})
             continue
         if engine is None:
