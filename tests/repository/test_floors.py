@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,41 @@ def test_the_list_of_commands_loads_no_heavy_package() -> None:
         "from gace.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
     )
     assert loaded & {"torch", "aiida", "dask", "distributed", "mlflow", "pymatgen"} == set()
+
+
+OPTIONAL = ("aiida", "dask", "distributed", "mlflow", "pymatgen", "sklearn", "plotly", "jinja2", "pyscf")
+    "aiida",
+    "dask",
+    "distributed",
+    "mlflow",
+    "pymatgen",
+    "sklearn",
+    "plotly",
+    "jinja2",
+    "pyscf",
+    "tblite",
+)
+
+
+def run_without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The ``gace`` command in an interpreter where no package of an extra can be imported."""
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"
+        "from gace.cli import main; main(sys.argv[1:])"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("command", [point.name for point in entry_points(group="gace.commands")])
+def test_help_of_a_command_needs_no_extra(command: str) -> None:
+    ended = run_without_extras(command, "--help")
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_an_absent_extra_is_one_line_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    file = ROOT / "examples" / "ethanol" / "campaign.yaml"
+    ended = run_without_extras("campaign", "run", str(file), "--dir", str(tmp_path / "campaign"))
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == ["error: aiida-core is needed here: pip install 'gace[aiida]'"]
