@@ -49,17 +49,6 @@ def test_the_list_of_commands_loads_no_heavy_package() -> None:
 
 
 OPTIONAL = ("aiida", "dask", "distributed", "mlflow", "pymatgen", "sklearn", "plotly", "jinja2", "pyscf")
-    "aiida",
-    "dask",
-    "distributed",
-    "mlflow",
-    "pymatgen",
-    "sklearn",
-    "plotly",
-    "jinja2",
-    "pyscf",
-    "tblite",
-)
 
 
 def run_without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
