@@ -161,7 +161,8 @@ class Trainer:
         batch = self.train.batch(self._batches(epoch)[index])
         self.optimizer.zero_grad(set_to_none=True)
         terms = loss_terms(self.model, batch, self._present(weights), self.penalty, self.train.complete)
-        terms[0].backward()
+        # naming the inputs spares the derivative by the bond vectors, which nobody asks for
+        torch.autograd.backward(terms[0], inputs=self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
         self.optimizer.step()
         self.step += 1
