@@ -1,0 +1,82 @@
+"""Campaign files small enough for tests, and one rehearsal that several tests look at."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+TINY = {
+    "campaign": "tiny",
+    "seed": 3,
+    "system": {"structure": "copper.xyz"},
+    "reference": {"engine": "teacher", "calculator": "emt"},
+    "budget": {"labels": 12},
+    "initial": {"labels": 5, "teacher": {"calculator": "emt"}},
+    "generations": [{"labels": 4}],
+    "potential": {
+        "preset": "1L-small",
+        "cutoff": 3.5,
+        "overrides": {"channels": 4, "l_max": [1], "order": 2, "densities": 2, "radial_hidden": [8]},
+    },
+    "training": {"max_epochs": 10},
+    "committee": {"members": 2},
+    "exploration": {
+        "walkers": 2,
+        "steps": 60,
+        "sample_every": 6,
+        "rattle": 0.1,
+        "strain": 0.03,
+        "temperature": {"start": 600, "end": 900},
+        "gamma_max": None,
+    },
+    "exam": {"structures": 3, "criteria": {"drift_steps": 20, "bootstrap": 100}},
+    "cluster": {"workers": 2},
+}
+"""A crystal of four copper atoms, labelled by effective medium theory in milliseconds, stress included."""
+
+
+@pytest.fixture(scope="session")
+def write_campaign():
+    """Write a tiny campaign with its geometry: ``write_campaign(folder, **sections)`` gives the file."""
+
+    def write(folder: Path, **sections) -> Path:
+        from ase.build import bulk
+
+        from gace.structures.io import write_structures
+
+        folder.mkdir(parents=True, exist_ok=True)
+        write_structures(folder / "copper.xyz", [bulk("Cu", "fcc", a=3.6, cubic=True)])
+        file = folder / "campaign.yaml"
+        file.write_text(yaml.safe_dump({**TINY, **sections}))
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def gace_campaign():
+    """Run ``gace campaign …`` as a process of its own, as users do; AiiDA allows one profile folder a process."""
+
+    def run(*arguments, timeout=600):
+        return subprocess.run(
+            [sys.executable, "-m", "gace.cli", "campaign", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def rehearsal(tmp_path_factory, write_campaign, gace_campaign):
+    """A tiny campaign carried out from beginning to end: its folder and its summary."""
+    folder = tmp_path_factory.mktemp("rehearsal")
+    done = gace_campaign("run", write_campaign(folder), "--dir", folder / "tiny", "--json")
+    assert done.returncode == 0, done.stderr
+    return folder / "tiny", json.loads(done.stdout.splitlines()[-1]), done.stderr
