@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.units import Bohr, Hartree
 
 from gace.errors import InputError
 from gace_platform.labelling.batch import label_structures
@@ -16,6 +17,7 @@ from gace_platform.labelling.config import LabelConfig, PySCFReference
 from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Failure
 from gace_platform.labelling.engines.pyscf import PySCFEngine
+from gace_platform.labelling.engines.pyscf_speed import product
 from gace_platform.labelling.supervisor import EngineProcess
 
 pytest.importorskip("pyscf")
@@ -171,6 +173,35 @@ def test_isolated_atoms_converge_in_their_ground_state(symbol):
     published = {"H": -13.568, "C": -1027.26, "O": -2038.53}  # eV; H as in rMD17, C and O spin-polarised PBE
     assert label.energy == pytest.approx(published[symbol], abs=0.05)
     assert np.abs(label.forces).max() == 0.0
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("alpha", "beta"), [(1, 0), (1, 1), (-2.0, 0), (0.5, 3.0)])
+def test_the_fast_product_keeps_pyscfs_contract(order, alpha, beta):
+    random = np.random.default_rng(0)
+    a, b = (np.asarray(random.normal(size=shape), order=order) for shape in ((4, 7), (7, 5)))
+    c = random.normal(size=(4, 5))
+    expected = alpha * a @ b + beta * c
+    assert product(a, b, alpha, c, beta) is c
+    np.testing.assert_allclose(c, expected, atol=1e-14)
+    np.testing.assert_allclose(product(a, b, alpha), alpha * a @ b, atol=1e-14)
+
+
+@pytest.mark.dft
+def test_what_makes_labels_cheap_does_not_move_them():
+    from pyscf import dft, gto
+
+    atoms = molecule("CH3OH")
+    label = PySCFEngine(PySCFReference(conv_tol=1e-10)).run(atoms, 0)
+    plain = gto.M(
+        atom=list(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)), basis="def2-svp"
+    )
+    field = dft.RKS(plain, xc="PBE").density_fit()
+    field.grids.level, field.conv_tol, field.verbose = 2, 1e-10, 0
+    assert label.energy == pytest.approx(field.kernel() * Hartree, abs=1e-6)
+    forces = -field.nuc_grad_method().kernel() * Hartree / Bohr
+    # both are converged to 1e-10 Hartree in the energy, so to about 1e-5 in the forces
+    np.testing.assert_allclose(label.forces, forces, atol=5e-5)
 
 
 ORDER = """

@@ -1,8 +1,7 @@
 """Kohn–Sham density functional theory of molecules with PySCF: energies and analytic forces.
 
-Results are reproducible bit for bit: one thread, a start guess that depends on the structure alone, blocks of
-fixed size. Three things make a label half as expensive as by PySCF's defaults, without moving it: blocks
-of the grid that fit a processor's cache, fitted integrals built once, first cycles on a coarse grid.
+Results are reproducible bit for bit on one kind of processor: one thread, a start guess that depends on the
+structure alone, blocks of fixed size.
 """
 
 from __future__ import annotations
@@ -20,21 +19,17 @@ from gace.errors import InputError, missing, nearest
 from gace_platform.labelling.config import PySCFReference
 from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Failure, Label, stated_integer
+from gace_platform.labelling.engines.pyscf_speed import (
+    blocked_integration,
+    coarse_density,
+    use_numpy_products,
+)
 
 LOG_LINES = 15
 """Lines of the program's log kept with a failure."""
 
 RECIPE = 1
 """Version of how this module drives PySCF; part of the label key, to be raised when labels would move."""
-
-GRID_BLOCK = 2240
-"""Grid points treated at once (a multiple of PySCF's 56): more would leave the processor's cache."""
-
-COARSE_LEVEL = 0
-"""Grid level of the first cycles, which only have to come near."""
-
-COARSE_TOLERANCE = 1e-5
-"""Convergence of the first cycles, Hartree."""
 
 
 class PySCFEngine:
@@ -108,7 +103,7 @@ class PySCFEngine:
         log = io.StringIO()
         try:
             field = self._self_consistent_field(atoms, attempt, log)
-            energy = float(field.kernel(_coarse_density(field) if attempt == 0 else None))
+            energy = float(field.kernel(coarse_density(field) if attempt == 0 else None))
             if not field.converged:
                 raise Failure(
                     "unconverged",
@@ -126,6 +121,7 @@ class PySCFEngine:
         """A prepared PySCF mean-field object, with the remedy of this attempt."""
         from pyscf import dft, gto
 
+        use_numpy_products()
         reference = self.reference
         charge, spin = self.charge_and_spin(atoms)
         molecule = gto.Mole(verbose=4, stdout=log, max_memory=reference.memory_mb)
@@ -143,7 +139,7 @@ class PySCFEngine:
         if reference.dispersion is not None:
             field.disp = reference.dispersion
             field.with_df.build()
-        field._numint = _blocked_integration()
+        field._numint = blocked_integration()
         field.grids.level = reference.grid_level
         field.conv_tol = reference.conv_tol
         field.max_cycle = reference.max_cycle
@@ -199,42 +195,6 @@ class PySCFEngine:
                 f"{where}: {spin} unpaired among {electrons} electrons is impossible; set spin to "
                 f"{electrons % 2} or charge to {charge + 1} or {charge - 1}"
             )
-
-
-def _coarse_density(field: Any) -> Any:
-    """A density converged roughly on a coarse grid, to start from; None: nothing to gain, or it failed."""
-    if field.grids.level <= COARSE_LEVEL + 1 or field.mol.natm == 1:
-        return None
-    coarse = field.copy()
-    coarse.grids = type(field.grids)(field.mol)
-    coarse.grids.level = COARSE_LEVEL
-    coarse.conv_tol, coarse.conv_tol_grad = COARSE_TOLERANCE, 1e-2
-    coarse.kernel()
-    return coarse.make_rdm1() if coarse.converged else None
-
-
-def _blocked_integration() -> Any:
-    """PySCF's numerical integration, over blocks of a fixed size instead of one by the free memory."""
-    from pyscf.dft import numint
-
-    class BlockedIntegration(numint.NumInt):
-        """Integration over blocks of :data:`GRID_BLOCK` points."""
-
-        def block_loop(
-            self,
-            mol: Any,
-            grids: Any,
-            nao: int | None = None,
-            deriv: int = 0,
-            max_memory: float = 2000,
-            non0tab: Any = None,
-            blksize: int | None = None,
-            buf: Any = None,
-        ) -> Any:
-            """Blocks of the grid with the orbitals on them; arguments are PySCF's."""
-            return super().block_loop(mol, grids, nao, deriv, max_memory, non0tab, blksize or GRID_BLOCK, buf)
-
-    return BlockedIntegration()
 
 
 def _refuse_missing_functions(name: str, symbols: Sequence[str], role: str) -> None:
