@@ -41,7 +41,10 @@ def test_labels_in_the_store_are_those_in_the_summary(rehearsal):
     from gace_platform.ledger.store import LabelStore
 
     folder, summary, _ = rehearsal
-    assert sum(1 for _ in LabelStore(folder / "labels").records()) == summary["labels"] + summary["isolated_atoms"]
+    assert (
+        sum(1 for _ in LabelStore(folder / "labels").records())
+        == summary["labels"] + summary["isolated_atoms"]
+    )
 
 
 def test_champion_evaluates_the_data_it_left(rehearsal):
@@ -82,7 +85,9 @@ def test_labels_of_a_crystal_have_stress(rehearsal):
     from gace.structures.io import labels_of, read_structures
 
     folder, _, _ = rehearsal
-    assert all(labels_of(atoms).stress is not None for atoms in read_structures(folder / "data" / "dataset.xyz"))
+    assert all(
+        labels_of(atoms).stress is not None for atoms in read_structures(folder / "data" / "dataset.xyz")
+    )
 
 
 def test_registered_version_names_the_aiida_nodes(rehearsal):
@@ -97,7 +102,9 @@ def test_registered_version_names_the_aiida_nodes(rehearsal):
 
 def test_process_list_shows_the_steps_by_name(rehearsal):
     folder, _, _ = rehearsal
-    shown = verdi(folder, "process", "list", "-a", "-P", "pk", "label", "state", "exit_status", "process_label")
+    shown = verdi(
+        folder, "process", "list", "-a", "-P", "pk", "label", "state", "exit_status", "process_label"
+    )
     assert "generation 1: train committee" in shown
     assert "generation 0: explore with the teacher" in shown
     assert "ActiveLearningWorkChain" in shown
