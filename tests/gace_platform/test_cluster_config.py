@@ -86,6 +86,17 @@ def test_slurm_job_script_asks_for_what_the_section_says():
         assert line in script
 
 
+def test_slurm_workers_on_a_network_are_encrypted(tmp_path):
+    from gace_platform.cluster.provider import slurm_cluster
+
+    pytest.importorskip("dask_jobqueue")
+    with slurm_cluster(Slurm(provider="slurm", shared_folder=tmp_path)) as cluster:
+        assert cluster.scheduler_address.startswith("tls://")
+        script = cluster.job_script()
+    assert f"--tls-ca-file {tmp_path}" in script
+    assert "--tls-key" in script
+
+
 def test_slurm_without_sbatch_is_wrong_input(monkeypatch, tmp_path):
     from gace_platform.cluster import connect
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gace.errors import ClusterError, InputError
-from gace_platform.cluster import Address, Job, Local, connect, run_jobs, start_local
+from gace_platform.cluster import Address, Job, Local, LocalGpu, connect, run_jobs, start_local
 
 pytestmark = pytest.mark.dask
 
@@ -26,7 +26,7 @@ def by_file(cluster, **options):
     return Address(provider="address", scheduler_file=cluster.scheduler_file, **options)
 
 
-def wait_for(condition, seconds=15.0):
+def wait_for(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -45,13 +45,13 @@ def running(pid: int) -> bool:
 SLEEP = (
     "import os, pathlib, time\n"
     "pathlib.Path('tmp').write_text(str(os.getpid())); os.replace('tmp', 'pid')\n"
-    "time.sleep(60)"
+    "time.sleep(600)"
 )
 SLEEP_ONCE = (
     "import os, pathlib, time\n"
     "if pathlib.Path('pid').exists(): raise SystemExit\n"
     "pathlib.Path('tmp').write_text(str(os.getpid())); os.replace('tmp', 'pid')\n"
-    "time.sleep(60)"
+    "time.sleep(600)"
 )
 
 
@@ -223,7 +223,7 @@ def test_the_cluster_dies_with_the_process_that_started_it(tmp_path):
         "from gace_platform.cluster import start_local\n"
         "cluster = start_local(sys.argv[1])\n"
         "print(cluster.process.pid, flush=True)\n"
-        "time.sleep(60)"
+        "time.sleep(600)"
     )
     driver = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -250,3 +250,64 @@ def test_closing_the_cluster_ends_its_subprocesses(tmp_path):
     running_job.join()
     assert wait_for(lambda: not running(int(pid.read_text())))
     assert not cluster.scheduler_file.exists()
+
+
+def test_a_worker_that_retires_does_not_lose_its_job(tmp_path):
+    from distributed import Client
+
+    pid = tmp_path / "job" / "pid"
+    with start_local(tmp_path / "cluster", workers=2) as cluster:
+
+        def retire():
+            wait_for(pid.exists)
+            with Client(cluster.address) as client:
+                (busy,) = [name for name, tasks in client.processing().items() if tasks]
+                client.retire_workers([busy])
+
+        retiring = threading.Thread(target=retire)
+        retiring.start()
+        outcomes = run_jobs(by_file(cluster), [job(tmp_path, "job", SLEEP_ONCE)])
+        retiring.join()
+    assert outcomes["job"].status == "completed"
+
+
+def test_each_gpu_worker_gives_its_job_one_device(tmp_path):
+    # the devices need not exist: what is tested is who sees which
+    program = "import os; print(os.environ['CUDA_VISIBLE_DEVICES']); import time; time.sleep(1)"
+    jobs = [job(tmp_path, f"gpu job {number}", program, gpu=True) for number in range(2)]
+    outcomes = run_jobs(LocalGpu(provider="local-gpu", gpus=(2, 5)), jobs)
+    assert sorted(outcome.error_tail for outcome in outcomes.values()) == ["2", "5"]
+
+
+def test_a_job_that_needs_a_gpu_waits_for_one(tmp_path, campaign_cluster):
+    config = by_file(campaign_cluster, workers_timeout=1)
+    with pytest.raises(ClusterError, match="no worker with a GPU"):
+        run_jobs(config, [job(tmp_path, "gpu", "", gpu=True)])
+
+
+def test_a_scheduler_behind_tls_is_reached_with_its_keys(tmp_path):
+    from distributed import LocalCluster, Security
+
+    keys = Security.temporary()
+    for name in ("tls_ca", "tls_cert", "tls_key"):
+        (tmp_path / name).write_text(
+            {"tls_ca": keys.tls_ca_file, "tls_cert": keys.tls_client_cert, "tls_key": keys.tls_client_key}[
+                name
+            ]
+        )
+    options = {"host": "127.0.0.1", "processes": False, "protocol": "tls://", "security": keys}
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", **options
+    ) as cluster:
+        address = cluster.scheduler_address
+        config = Address(
+            provider="address",
+            address=address,
+            tls_ca=tmp_path / "tls_ca",
+            tls_cert=tmp_path / "tls_cert",
+            tls_key=tmp_path / "tls_key",
+        )
+        outcomes = run_jobs(config, [job(tmp_path, "secret", "")])
+        with pytest.raises(InputError, match="tls_ca"), connect(Address(provider="address", address=address)):
+            pass
+    assert outcomes["secret"].status == "completed"

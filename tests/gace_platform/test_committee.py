@@ -114,8 +114,8 @@ def test_too_few_members_are_an_error(tmp_path, copper_committee_config):
         committee={"members": 2, "min_members": 2},
         training={"max_epochs": 1},
     )
-    block(config, tmp_path, count=1)
-    with pytest.raises((CommitteeError, InputError), match="only 1 of 2 members"):
+    block(config, tmp_path, count=2)
+    with pytest.raises((CommitteeError, InputError), match="only 0 of 2 members"):
         train_committee(config, tmp_path / "out")
     assert not (tmp_path / "out" / "potential").exists()
 

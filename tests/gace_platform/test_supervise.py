@@ -23,7 +23,7 @@ def running(pid: int) -> bool:
         return False
 
 
-def wait_for(condition, seconds=10.0):
+def wait_for(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -69,9 +69,9 @@ def test_the_environment_reaches_the_subprocess(tmp_path):
 def test_cancellation_ends_the_whole_group(tmp_path):
     program = (
         "import subprocess, sys, time, pathlib\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "pathlib.Path('pid.tmp').write_text(str(child.pid)); pathlib.Path('pid.tmp').rename('pid')\n"
-        "time.sleep(60)"
+        "time.sleep(600)"
     )
     pid = tmp_path / "work" / "pid"
     ended = supervise(tmp_path, program, cancelled=pid.exists)
@@ -102,10 +102,10 @@ def test_two_supervisors_never_share_a_folder(tmp_path):
 def test_the_subprocess_dies_with_its_supervisor(tmp_path):
     program = (
         "import subprocess, sys, os, time\n"
-        f"command = [sys.executable, '-I', '-S', {str(LAUNCHER)!r}, str(os.getpid()), 'sleep', '60']\n"
+        f"command = [sys.executable, '-I', '-S', {str(LAUNCHER)!r}, str(os.getpid()), 'sleep', '600']\n"
         "child = subprocess.Popen(command)\n"
         "print(child.pid, flush=True)\n"
-        "time.sleep(60)"
+        "time.sleep(600)"
     )
     supervisor = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     child = int(supervisor.stdout.readline())

@@ -58,7 +58,7 @@ def run_jobs(
 
     Args:
         config: The cluster; one is started for the call, or connected to.
-        jobs: What to run; more jobs than workers wait in the scheduler.
+        jobs: What to run; more jobs than workers wait for their turn.
         on_end: Called in this thread as each job ends, in order of arrival: for progress, not for results.
         on_poll: Called in this thread every few seconds while jobs run.
 
@@ -91,11 +91,19 @@ def _run_on(
     record: Callable[[Job, Outcome], None],
     on_poll: Callable[[], None],
 ) -> None:
-    """Submit all jobs to one scheduler and stream their outcomes until none is open."""
-    open_futures = {job.name: (job, _submit(client, config, job)) for job in jobs}
+    """Hand jobs to one scheduler as its threads become free and stream their outcomes until none is open.
+
+    The scheduler would hand out all of them at once, by its guess of how long each takes, and leave one
+    worker idle while another's jobs queue; these run for minutes, so each waits here for a free thread.
+    """
+    waiting = list(jobs)
+    open_futures: dict[str, tuple[Job, Future]] = {}
     resubmissions = 0
     last_seen_worker = last_count = time.monotonic()
-    while open_futures:
+    while waiting or open_futures:
+        free = max(1, _n_threads(client)) - len(open_futures) if waiting else 0
+        for job in [waiting.pop(0) for _ in range(min(free, len(waiting)))]:
+            open_futures[job.name] = (job, _submit(client, config, job))
         for name, (job, future) in list(open_futures.items()):
             if future.status in ("cancelled", "lost"):
                 raise ConnectionLostError("the scheduler closed the connection")
@@ -114,10 +122,12 @@ def _run_on(
         if now - last_count > COUNT_SECONDS:
             last_count = now
             on_poll()
-            if _n_workers(client):
+            needs_gpu = _has_gpus(config) and any(job.gpu for job, _ in open_futures.values())
+            if _n_workers(client, needs_gpu):
                 last_seen_worker = now
             elif now - last_seen_worker > config.workers_timeout:
-                raise ClusterError(f"the Dask cluster had no worker for {config.workers_timeout:g} s")
+                kind = "worker with a GPU" if needs_gpu else "worker"
+                raise ClusterError(f"the Dask cluster had no {kind} for {config.workers_timeout:g} s")
         if open_futures:
             time.sleep(POLL_SECONDS)
 
@@ -125,9 +135,6 @@ def _run_on(
 def _submit(client: Client, config: AnyProvider, job: Job) -> Future:
     threads = str(config.cores)
     env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **job.env}
-    has_gpus = isinstance(config, LocalGpu | Address) or (
-        isinstance(config, Slurm) and config.gpus_per_worker > 0
-    )
     return client.submit(
         run_supervised,
         list(job.command),
@@ -139,7 +146,7 @@ def _submit(client: Client, config: AnyProvider, job: Job) -> Future:
         key=f"{job.name}-{secrets.token_hex(4)}",
         pure=False,
         retries=0,
-        resources={"GPU": 1} if job.gpu and has_gpus else None,
+        resources={"GPU": 1} if job.gpu and _has_gpus(config) else None,
     )
 
 
@@ -151,9 +158,25 @@ def _outcome(future: Future) -> Outcome:
     return Ended("failed", None, 0, 0.0, 0.0, f"{type(error).__name__}: {error}")
 
 
-def _n_workers(client: Client) -> int:
-    """Workers the scheduler has now."""
+def _has_gpus(config: AnyProvider) -> bool:
+    """Whether workers of this provider say that they own a GPU (one on the CPU has no need to)."""
+    return isinstance(config, LocalGpu | Address) or (
+        isinstance(config, Slurm) and config.gpus_per_worker > 0
+    )
+
+
+def _n_threads(client: Client) -> int:
+    """Tasks that the workers of the scheduler can run at a time now."""
     try:
-        return len(client.scheduler_info(n_workers=-1).get("workers", {}))
+        return sum(client.nthreads().values())
     except (OSError, TimeoutError) as error:
         raise ConnectionLostError(str(error)) from None
+
+
+def _n_workers(client: Client, with_gpu: bool) -> int:
+    """Workers the scheduler has now."""
+    try:
+        workers = client.scheduler_info(n_workers=-1).get("workers", {}).values()
+    except (OSError, TimeoutError) as error:
+        raise ConnectionLostError(str(error)) from None
+    return sum(1 for worker in workers if not with_gpu or worker.get("resources", {}).get("GPU"))

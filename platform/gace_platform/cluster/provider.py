@@ -219,22 +219,37 @@ def connect_address(config: Address, deadline: float) -> Client:
 
     Raises:
         ClusterError: nobody answered in time; a later try may succeed.
+        InputError: the scheduler wants TLS keys, and none are given.
     """
     from distributed import Client
 
+    security = _security(config)
     reason = "no time was given"
     while True:
         try:
             address = config.address or read_scheduler_file(config.scheduler_file)
-            return Client(
-                address, timeout=min(5.0, config.timeout), security=_security(config), set_as_default=False
-            )
+            if address.startswith("tls://") and security is None:
+                raise InputError(f"the scheduler at {address} wants TLS: give tls_ca, tls_cert and tls_key")
+            # a Client that fails to connect leaves a thread and noise behind: see first who listens
+            knock(address)
+            return Client(address, timeout=min(10.0, config.timeout), security=security, set_as_default=False)
         except (OSError, TimeoutError, ClusterError) as error:
             reason = str(error) or type(error).__name__
         if time.monotonic() >= deadline:
             where = config.address or config.scheduler_file
             raise ClusterError(f"no Dask scheduler answers at {where} within {config.timeout:g} s ({reason})")
         time.sleep(0.5)
+
+
+def knock(address: str) -> None:
+    """See whether something listens at ``protocol://host:port``.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = address.partition("://")[2].rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+        pass
 
 
 def read_scheduler_file(path: Path | None) -> str:
