@@ -15,7 +15,6 @@ from gace.structures.io import read_structures, write_structures
 from gace_platform.labelling.batch import Verdict, label_structures
 from gace_platform.labelling.command import command
 from gace_platform.labelling.config import LabelConfig, QualityGate, load_label_config
-from gace_platform.labelling.gate import objection
 from gace_platform.labelling.run import run_labels
 from gace_platform.labelling.supervisor import EngineProcess
 from gace_platform.ledger import LabelStore
@@ -179,24 +178,6 @@ def test_the_gate_is_applied_to_reused_labels_too(tmp_path):
     (verdict,) = verdicts_of(tmp_path, [2], strict)
     assert verdict.reused
     assert "max_force" in verdict.reason
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"energy": np.nan}, "not finite"),
-        ({"forces": np.full((2, 3), np.inf)}, "not finite"),
-        ({"forces": np.array([[200.0, 0, 0], [-200.0, 0, 0]])}, "max_force"),
-        ({"forces": np.array([[1.0, 0, 0], [0, 0, 0]])}, "max_net_force"),
-        ({"stress": np.eye(3) * 5}, "max_stress"),
-        ({"energy": -1000.0}, "binding energy"),
-        ({}, None),
-    ],
-)
-def test_the_gate_names_what_it_objects_to(changes, reason):
-    label = {"energy": -1.0, "forces": np.zeros((2, 3)), "stress": None, **changes}
-    found = objection(chain(2), **label, limits=QualityGate(), isolated={"Ar": 0.0})
-    assert found is None if reason is None else reason in found
 
 
 def write_config(tmp_path: Path, text: str) -> Path:

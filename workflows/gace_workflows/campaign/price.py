@@ -13,7 +13,7 @@ if t.TYPE_CHECKING:
     from ase import Atoms
 
 REFERENCE_FUNCTIONS = 72
-REFERENCE_SECONDS = 7.5
+REFERENCE_SECONDS = 3.0
 """Ethanol, PBE/def2-SVP with density fitting, energy and gradient: basis functions and core seconds."""
 EXPONENT = 2.5
 """Growth of that price with the number of basis functions, between density fitting's n² and n³."""

@@ -1,6 +1,6 @@
 """What makes PySCF's labels cheap without moving them: blocks, products, and a start on a coarse grid.
 
-Measured on ethanol, PBE/def2-SVP with density fitting, grid level 2, one core: 5.1 s as PySCF comes, 2.8 s so.
+Measured on ethanol, PBE/def2-SVP, density fitting, grid level 2, one core: 5.1 s as PySCF comes, 2.8 s so.
 Blocks that fit a processor's cache save 1.4 s, fitted integrals built once 0.3 s, the coarse start 0.4 s, and
 NumPy's matrix product in the place of PySCF's own the rest.
 """
