@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from collections import Counter
 from dataclasses import dataclass, field
 
 from gace_workflows.campaign.progress import Step, steps_of
@@ -22,7 +21,7 @@ class Turn:
     number: int
     nodes: dict[str, ProcessNode] = field(default_factory=dict)
     """The process that ended each step well, by the name of the step."""
-    core_seconds: Counter[str] = field(default_factory=Counter)
+    core_seconds: dict[str, float] = field(default_factory=dict)
     """Processor time by step, failed tries included."""
     wall_seconds: float = 0.0
 
@@ -86,9 +85,10 @@ class History:
 
     def core_seconds(self) -> dict[str, float]:
         """Processor time by step over all turns, s."""
-        total: Counter[str] = Counter()
+        total: dict[str, float] = {}
         for turn in self.turns.values():
-            total.update(turn.core_seconds)
+            for step, seconds in turn.core_seconds.items():
+                total[step] = total.get(step, 0.0) + seconds
         return {step: round(seconds, 1) for step, seconds in total.items()}
 
 
@@ -103,7 +103,8 @@ def read_history(chain: WorkChainNode) -> History:
     for node in all_steps():
         name, generation = (node.base.extras.get(key) for key in ("gace_step", "gace_generation"))
         turn = history.turns.setdefault(generation, Turn(generation))
-        turn.core_seconds[group_of(name)] += processor_time(node)
+        line = group_of(name)
+        turn.core_seconds[line] = turn.core_seconds.get(line, 0.0) + processor_time(node)
     for step in history.steps:
         turn = history.turns[step.generation]
         turn.wall_seconds += step.seconds
@@ -134,7 +135,7 @@ def processor_time(node: ProcessNode) -> float:
 
 def producers(turn: Turn) -> dict[str, str]:
     """UUID of the job that looked after each label key of a turn."""
-    found = {}
+    found: dict[str, str] = {}
     for job in getattr(turn.nodes.get("label"), "called", []):
         if "verdicts" in job.outputs:
             found |= {row["key"]: job.uuid for row in job.outputs.verdicts.get_dict().get("structures", [])}

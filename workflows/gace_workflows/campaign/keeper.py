@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from gace.errors import GaceError
-from gace_workflows.campaign import profile
+from gace_workflows.campaign import daemon, profile
 from gace_workflows.campaign.file import Campaign, dump_campaign, load_campaign
 from gace_workflows.campaign.folder import CampaignFolder
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.5
 LOOK_AFTER_SECONDS = 10.0
+NO_WORKERS_SECONDS = 90.0
+"""How long the daemon may be without workers before it is started again, s."""
 
 Tell = Callable[[str], None]
 
@@ -56,8 +58,8 @@ def keep(folder: CampaignFolder, tell: Tell) -> dict[str, Any]:
         profile.open_profile(folder.path, campaign.campaign)
         if interrupted:
             # what an earlier keeper left behind: orphans, stale files, processes without a task
-            profile.stop_daemon(folder.path)
-            profile.repair(folder.path, campaign.campaign)
+            daemon.stop_daemon(folder.path)
+            daemon.repair(folder.path, campaign.campaign)
         with cluster_of(folder, campaign) as care, daemon_of(folder):
             chain = find_or_submit(folder, campaign, tell)
             folder.update_state(submitted=os.getpid())
@@ -142,12 +144,35 @@ def cluster_of(folder: CampaignFolder, campaign: Campaign) -> Iterator[ClusterCa
 @contextlib.contextmanager
 def daemon_of(folder: CampaignFolder) -> Iterator[None]:
     """The campaign's AiiDA daemon; stopped at the end, with the jobs that still run after an interruption."""
-    profile.start_daemon()
+    daemon.start_daemon()
     try:
         yield
     finally:
-        profile.stop_daemon(folder.path)
-        profile.end_jobs(folder.path)
+        daemon.stop_daemon(folder.path)
+        daemon.end_jobs(folder.path)
+
+
+class DaemonCare:
+    """The campaign's AiiDA daemon, restarted when it, its broker or all of its workers are gone."""
+
+    def __init__(self, folder: CampaignFolder, campaign: Campaign) -> None:
+        self.folder = folder
+        self.campaign = campaign
+        self.seen = time.monotonic()
+
+    def look_after(self) -> bool:
+        """Restart the daemon if it is gone; returns whether it was."""
+        if daemon.daemon_runs():
+            if daemon.daemon_workers():
+                self.seen = time.monotonic()
+            # workers that lost their broker never find the next one, and take a while to start
+            if time.monotonic() - self.seen < NO_WORKERS_SECONDS:
+                return False
+        daemon.stop_daemon(self.folder.path)
+        daemon.repair(self.folder.path, self.campaign.campaign)
+        daemon.start_daemon()
+        self.seen = time.monotonic()
+        return True
 
 
 def follow(chain: WorkChainNode, folder: CampaignFolder, care: ClusterCare, tell: Tell) -> None:
@@ -157,6 +182,7 @@ def follow(chain: WorkChainNode, folder: CampaignFolder, care: ClusterCare, tell
     told: set[str] = set()
     if known := news(chain, told):
         tell(f"{sum(line.startswith('✓') for line in known)} steps were done before")
+    daemon_care = DaemonCare(folder, care.campaign)
     checked = time.monotonic()
     while True:
         ended = chain.is_terminated
@@ -169,10 +195,7 @@ def follow(chain: WorkChainNode, folder: CampaignFolder, care: ClusterCare, tell
             folder.touch_session()
             if care.look_after():
                 tell("the Dask cluster had died and was started again")
-            if not profile.daemon_runs():
-                profile.stop_daemon(folder.path)
-                profile.repair(folder.path, care.campaign.campaign)
-                profile.start_daemon()
+            if daemon_care.look_after():
                 tell("the AiiDA daemon had died and was started again")
         time.sleep(POLL_SECONDS)
 

@@ -7,7 +7,6 @@ before AiiDA is first imported, so :func:`enter` comes before every other use of
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -167,99 +166,6 @@ def gace_executable() -> str:
     return found
 
 
-def start_daemon() -> None:
-    """Start the daemon of the loaded profile, unless it runs.
-
-    Raises:
-        ProfileError: it did not come up.
-    """
-    from aiida.engine.daemon.client import DaemonException, get_daemon_client
-
-    client = get_daemon_client()
-    if client.is_daemon_running:
-        return
-    try:
-        client.start_daemon(number_workers=DAEMON_WORKERS)
-    except DaemonException as error:
-        raise ProfileError(f"the AiiDA daemon did not start: {' '.join(str(error).split())}") from None
-
-
-def stop_daemon(folder: Path) -> None:
-    """Stop the daemon of the loaded profile and whatever is left of it; harmless when it does not run."""
-    from aiida.engine.daemon.client import DaemonException, get_daemon_client
-
-    client = get_daemon_client()
-    if client.is_daemon_running:
-        with contextlib.suppress(DaemonException):
-            client.stop_daemon(wait=True)
-    end_leftovers(folder)
-
-
-def end_leftovers(folder: Path) -> int:
-    """End daemon processes of this campaign that outlived their supervisor; returns how many.
-
-    They are recognised by their command line and by the ``AIIDA_PATH`` in their environment, which
-    is this campaign's folder and nobody else's.
-    """
-    import psutil
-
-    ours = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-            if "daemon" not in words or not any("verdi" in word for word in words):
-                continue
-            if process.environ().get("AIIDA_PATH") == str(aiida_folder(folder)):
-                process.kill()
-                ours.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    psutil.wait_procs(ours, timeout=5)
-    return len(ours)
-
-
-def daemon_runs() -> bool:
-    """Whether the daemon of the loaded profile answers."""
-    from aiida.engine.daemon.client import get_daemon_client
-
-    return bool(get_daemon_client().is_daemon_running)
-
-
-def end_jobs(folder: Path) -> int:
-    """End calculation jobs of this campaign that still run here; returns how many processes ended.
-
-    A job is recognised by its working folder, which lies in this campaign's, and by its submit script
-    or what that exports; so a shell that a user opened there is left alone.
-    """
-    import psutil
-
-    work = str(aiida_folder(folder) / "work")
-    ours = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd().startswith(work) and (
-                "_aiidasubmit.sh" in process.cmdline() or "GACE_ERROR_FILE" in process.environ()
-            ):
-                process.kill()
-                ours.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    psutil.wait_procs(ours, timeout=5)
-    return len(ours)
-
-
-def repair(folder: Path, campaign: str) -> None:
-    """After a crash: end orphans, drop stale process files, and queue every process that lost its task.
-
-    The daemon must not be running; it is started afterwards.
-    """
-    end_leftovers(folder)
-    # the number in a stale file may belong to somebody else by now
-    for stale in aiida_folder(folder).rglob("broker.pid"):
-        stale.unlink(missing_ok=True)
-    verdi(folder, campaign, "process", "repair", "--force")
-
-
 def verdi(folder: Path, campaign: str, *arguments: str) -> str:
     """Run ``verdi`` on the campaign's profile; returns what it printed.
 
@@ -287,18 +193,13 @@ def verdi_hint(folder: Path, campaign: str) -> str:
 
 
 __all__ = [
+    "DAEMON_WORKERS",
     "ProfileError",
     "aiida_folder",
-    "daemon_runs",
-    "end_jobs",
-    "end_leftovers",
     "enter",
     "gace_code",
     "open_profile",
     "profile_name",
-    "repair",
-    "start_daemon",
-    "stop_daemon",
     "verdi",
     "verdi_hint",
 ]

@@ -1,0 +1,184 @@
+"""The AiiDA daemon of a campaign: start, stop, health, and what a crash leaves behind.
+
+All functions but :func:`end_leftovers` and :func:`end_jobs` act on the profile loaded in this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import typing as t
+from collections.abc import Callable
+from pathlib import Path
+
+from gace_workflows.campaign.profile import DAEMON_WORKERS, ProfileError, aiida_folder, verdi
+
+if t.TYPE_CHECKING:
+    import psutil
+
+START_SECONDS = 120.0
+"""How long daemon and broker may take to start on a busy machine, s."""
+
+NOBODY = "4194305"
+"""A process number beyond Linux's largest: a job that is known to be gone."""
+
+
+def start_daemon() -> None:
+    """Start the daemon of the loaded profile, unless it runs, and wait until its broker can be reached.
+
+    Raises:
+        ProfileError: it did not come up.
+    """
+    from aiida.engine.daemon.client import DaemonException, get_daemon_client
+
+    client = get_daemon_client()
+    if client.is_daemon_running:
+        return
+    try:
+        client.start_daemon(number_workers=DAEMON_WORKERS, timeout=int(START_SECONDS))
+    except DaemonException as error:
+        raise ProfileError(f"the AiiDA daemon did not start: {' '.join(str(error).split())}") from None
+    # AiiDA itself waits ten seconds for the broker, too little on a machine that is busy
+    deadline = time.monotonic() + START_SECONDS
+    while not (broker_folder() / "broker.sockets").is_file():
+        if time.monotonic() > deadline:
+            raise ProfileError(f"AiiDA's message broker did not start within {START_SECONDS:g} s")
+        time.sleep(0.2)
+
+
+def stop_daemon(folder: Path) -> None:
+    """Stop the daemon of the loaded profile and whatever is left of it; harmless when it does not run."""
+    from aiida.engine.daemon.client import DaemonException, get_daemon_client
+
+    client = get_daemon_client()
+    if client.is_daemon_running:
+        with contextlib.suppress(DaemonException):
+            client.stop_daemon(wait=True)
+    end_leftovers(folder)
+
+
+def daemon_runs() -> bool:
+    """Whether the daemon of the loaded profile answers."""
+    from aiida.engine.daemon.client import get_daemon_client
+
+    return bool(get_daemon_client().is_daemon_running)
+
+
+def daemon_workers() -> int:
+    """How many workers the broker hands tasks to; its status file is written every five seconds."""
+    try:
+        status = json.loads((broker_folder() / "broker.status").read_text(encoding="utf-8"))
+        return int(status["task_subscribers"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def broker_folder() -> Path:
+    """Where the broker of the loaded profile keeps its process number, sockets and queue."""
+    from aiida.manage.configuration import get_config, get_profile
+
+    return Path(get_config().filepaths(get_profile())["broker_service"]["dir"])
+
+
+def repair(folder: Path, campaign: str) -> None:
+    """After a crash: end orphans, drop stale process files, and queue every process that lost its task.
+
+    The daemon must not be running; it is started afterwards.
+    """
+    end_leftovers(folder)
+    # The number in a stale file may belong to somebody else by now; and a worker that finds the sockets of a
+    # broker that was killed would wait for it forever.
+    for stale in aiida_folder(folder).glob("broker/*/broker.*"):
+        if stale.suffix in (".pid", ".sockets", ".status"):
+            stale.unlink(missing_ok=True)
+    forget_lost_jobs()
+    verdi(folder, campaign, "process", "repair", "--force")
+
+
+def forget_lost_jobs() -> int:
+    """Mark jobs as gone whose process number belongs to another process by now; returns how many.
+
+    The direct scheduler knows a job by its process number alone, and after a crash (or a reboot) that
+    number may be in use again: the job would seem to run forever.
+    """
+    from aiida import orm
+
+    filters = {"attributes.process_state": {"in": ["created", "running", "waiting"]}}
+    lost = 0
+    for node in orm.QueryBuilder().append(orm.CalcJobNode, filters=filters).all(flat=True):
+        job, folder = node.get_job_id(), node.get_remote_workdir()
+        if job and job != NOBODY and folder and not works_in(int(job), folder):
+            node.set_job_id(NOBODY)
+            lost += 1
+    return lost
+
+
+def works_in(number: int, folder: str) -> bool:
+    """Whether a process exists and works in ``folder``."""
+    import psutil
+
+    try:
+        return Path(psutil.Process(number).cwd()).resolve() == Path(folder).resolve()
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
+        return False
+
+
+def end_leftovers(folder: Path) -> int:
+    """End daemon processes of this campaign that outlived their supervisor; returns how many.
+
+    They are recognised by their command line and by the ``AIIDA_PATH`` in their environment, which
+    is this campaign's folder and nobody else's.
+    """
+
+    def is_ours(process: psutil.Process) -> bool:
+        words = process.cmdline()
+        return (
+            "daemon" in words
+            and any("verdi" in word for word in words)
+            and process.environ().get("AIIDA_PATH") == str(aiida_folder(folder))
+        )
+
+    return end_processes(is_ours)
+
+
+def end_jobs(folder: Path) -> int:
+    """End calculation jobs of this campaign that still run here; returns how many processes ended.
+
+    A job is recognised by its working folder, which lies in this campaign's, and by its submit script
+    or what that exports; so a shell that a user opened there is left alone.
+    """
+    work = str(aiida_folder(folder) / "work")
+
+    def is_ours(process: psutil.Process) -> bool:
+        return process.cwd().startswith(work) and (
+            "_aiidasubmit.sh" in process.cmdline() or "GACE_ERROR_FILE" in process.environ()
+        )
+
+    return end_processes(is_ours)
+
+
+def end_processes(is_ours: Callable[[psutil.Process], bool]) -> int:
+    """Kill every process that ``is_ours`` says yes to; returns how many."""
+    import psutil
+
+    ended = []
+    for process in psutil.process_iter():
+        # it may end, or belong to somebody else, while it is looked at
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            if is_ours(process):
+                process.kill()
+                ended.append(process)
+    psutil.wait_procs(ended, timeout=5)
+    return len(ended)
+
+
+__all__ = [
+    "daemon_runs",
+    "daemon_workers",
+    "end_jobs",
+    "end_leftovers",
+    "repair",
+    "start_daemon",
+    "stop_daemon",
+]
