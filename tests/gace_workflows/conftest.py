@@ -59,7 +59,7 @@ def write_campaign():
 
 @pytest.fixture(scope="session")
 def gace_campaign():
-    """Run ``gace campaign …`` as a process of its own, as users do; AiiDA allows one profile folder a process."""
+    """Run ``gace campaign …`` as users do, in its own process: AiiDA allows one profile folder in each."""
 
     def run(*arguments, timeout=600):
         return subprocess.run(
