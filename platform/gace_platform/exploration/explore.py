@@ -22,8 +22,9 @@ from gace_platform.exploration.config import ExploreConfig
 from gace_platform.exploration.drive import check_potential, check_teacher
 from gace_platform.exploration.geometry import shortest_distance
 from gace_platform.exploration.starts import assign, prepare
-from gace_platform.exploration.walker import FRAMES, RESULT, SPEC, STARTS
+from gace_platform.exploration.walker import FRAMES, LOG, RESULT, SPEC, STARTS
 
+TELL_SECONDS = 15.0
 ALGORITHM = 1
 """Part of every group's hash: raised when the same settings would give another walk."""
 
@@ -64,7 +65,16 @@ def explore(
     def tell(job: Job, outcome: Outcome) -> None:
         progress(f"{job.name}: {outcome.status} after {outcome.wall_seconds:.0f} s")
 
-    outcomes = run_jobs(config.cluster, jobs, tell)
+    told = time.monotonic()
+
+    def poll() -> None:
+        nonlocal told
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            for line in last_lines(open_groups):
+                progress(line)
+
+    outcomes = run_jobs(config.cluster, jobs, tell, poll)
     summary = gather(groups, outcomes, out)
     summary["wall_seconds"] = time.monotonic() - begin
     write_json_atomic(out / "summary.json", summary)
@@ -176,13 +186,26 @@ def gather(groups: Sequence[Group], outcomes: dict[str, Outcome], out: Path) -> 
     }
 
 
+def last_lines(groups: Sequence[Group]) -> list[str]:
+    """One line on each group under way: how far it has come."""
+    lines = []
+    for group in groups:
+        try:
+            last = (group.folder / LOG).read_text(encoding="utf-8").splitlines()[-1]
+        except (OSError, IndexError):
+            continue
+        if not group.done:
+            lines.append(f"{group.name}: {last}")
+    return lines
+
+
 def _job(group: Group, config: ExploreConfig) -> Job:
     command = [sys.executable, "-m", "gace_platform.exploration.walker", "."]
     return Job(
         group.name,
         command,
         str(group.folder),
-        str(group.folder / "walker.log"),
+        str(group.folder / LOG),
         gpu=config.teacher is None and config.device.startswith("cuda"),
     )
 

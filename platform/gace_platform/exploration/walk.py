@@ -8,7 +8,7 @@ which walkers move beside it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -143,8 +143,16 @@ class Walker:
         return self.schedule.keep_together and not self.atoms.pbc.any()
 
 
-def walk(walkers: Sequence[Walker], drive: Drive) -> None:
-    """Move ``walkers`` together until each has ended; all share one schedule."""
+def walk(
+    walkers: Sequence[Walker], drive: Drive, tell: Callable[[int, int], None] = lambda step, moving: None
+) -> None:
+    """Move ``walkers`` together until each has ended; all share one schedule.
+
+    Args:
+        walkers: Where they stand before their first step.
+        drive: Their forces.
+        tell: Called at each look with the step and the number of walkers under way.
+    """
     schedule = walkers[0].schedule
     for step in range(schedule.steps + 1):
         look = step % schedule.check_every == 0 or step % schedule.sample_every == 0 or step == schedule.steps
@@ -154,6 +162,8 @@ def walk(walkers: Sequence[Walker], drive: Drive) -> None:
         moving = [walker for walker in moving if walker.geometry_holds(look)]
         if not moving:
             return
+        if look:
+            tell(step, len(moving))
         numbers = [walker.number for walker in moving]
         answers = drive(numbers, [walker.atoms for walker in moving], look)
         for walker, answer in zip(moving, answers, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,14 @@ from gace_platform.exploration.starts import KEPT
 from gace_platform.exploration.walk import Frame, Walker, walk
 
 SPEC, STARTS, FRAMES, RESULT = "spec.json", "starts.xyz", "frames.xyz", "result.json"
+LOG = "walker.log"
+TELL_SECONDS = 5.0
 
 
 def run(folder: Path) -> None:
     """Walk as the folder's specification says, and write what was found."""
+    if (folder / RESULT).exists():  # another cluster's supervisor was here first
+        return
     spec = read_json(folder / SPEC)
     schedule = Schedule(**spec["schedule"])
     starts = read_structures(folder / STARTS)
@@ -37,7 +42,7 @@ def run(folder: Path) -> None:
     ]
     drive, potential = _drive(spec)
     begin = time.process_time()
-    walk(walkers, drive)
+    walk(walkers, drive, _teller(schedule.steps))
     frames: list[Atoms] = []
     for walker, entry in zip(walkers, spec["walkers"], strict=True):
         frames += [_atoms(frame, walker, entry) for frame in walker.frames]
@@ -49,6 +54,19 @@ def run(folder: Path) -> None:
         folder / RESULT,
         {"format_version": 1, "walkers": results, "core_seconds": time.process_time() - begin},
     )
+
+
+def _teller(steps: int) -> Callable[[int, int], None]:
+    """Write a line to the log now and then; the command shows the last one."""
+    last = time.monotonic()
+
+    def tell(step: int, moving: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > TELL_SECONDS:
+            last = time.monotonic()
+            print(f"step {step} of {steps}, {moving} walking", flush=True)
+
+    return tell
 
 
 def _drive(spec: dict[str, Any]) -> tuple[Drive, Any]:
