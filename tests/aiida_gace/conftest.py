@@ -58,7 +58,7 @@ def bundle(tmp_path):
 
 @pytest.fixture
 def finished_job(computer, tmp_path):
-    """Make the node of a job that ended, from the files it left: ``finished_job(kind, retrieved, temporary)``."""
+    """``finished_job(kind, retrieved, temporary)``: the node of a job that ended, from the files it left."""
     from aiida import orm
     from aiida.common.links import LinkType
 

@@ -58,7 +58,7 @@ def test_cluster_lost(parse, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_store_locked(parse, kind):
-    stderr = "Traceback\nsqlalchemy.exc.OperationalError: (sqlite3.OperationalError) database is locked\n[SQL: …]\n"
+    stderr = "Traceback\nsqlalchemy.exc.OperationalError: (sqlite3) database is locked\n[SQL: …]\n"
     assert parse(kind, failed(1, stderr=stderr))[1] == 311
 
 
