@@ -80,9 +80,7 @@ def test_laid_potential_is_a_whole_bundle(prepare, water, bundle):
     from aiida_gace.data.dataset import DatasetData
     from aiida_gace.data.potential import PotentialData
 
-    folder, config, _ = prepare(
-        "explore", {}, start=DatasetData(water), potential=PotentialData(tree=bundle)
-    )
+    folder, config, _ = prepare("explore", {}, start=DatasetData(water), potential=PotentialData(tree=bundle))
     assert list(gace.load(folder.get_abs_path(config["potential"])).elements) == ["H", "O"]
 
 
@@ -116,4 +114,8 @@ def test_configuration_of_the_selection(prepare, water, bundle):
         potential=PotentialData(tree=bundle),
     )
     parsed = parse_config(config, SelectConfig)
-    assert (str(parsed.pool), str(parsed.training), parsed.potential) == ("pool.xyz", "training.xyz", "potential")
+    assert (str(parsed.pool), str(parsed.training), parsed.potential) == (
+        "pool.xyz",
+        "training.xyz",
+        "potential",
+    )

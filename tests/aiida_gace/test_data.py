@@ -87,3 +87,13 @@ def test_potential_refuses_any_other_folder(aiida_profile, tmp_path):
 
     with pytest.raises(ValueError, match="not a potential bundle"):
         PotentialData(tree=tmp_path)
+
+
+def test_nodes_describe_themselves_in_lists_and_graphs(aiida_profile, bundle, water):
+    from aiida_gace.data.dataset import DatasetData
+    from aiida_gace.data.potential import PotentialData
+
+    potential = PotentialData(tree=bundle).store()
+    potential.base.extras.set("mlflow_version", "4")
+    assert DatasetData(water).get_description() == "3 structures, H O, 3 labelled"
+    assert potential.get_description() == "1 members, H O, version 4"

@@ -69,6 +69,11 @@ class DatasetData(SinglefileData):
         attributes.set("elements", sorted({symbol for atoms in structures for symbol in atoms.symbols}))
         attributes.set("dataset_hash", dataset_hash(list(structures)))
 
+    def get_description(self) -> str:
+        """One line for lists and the provenance graph."""
+        what = f"{self.n_structures} structures, {' '.join(self.elements)}"
+        return f"{what}, {self.n_labelled} labelled" if self.n_labelled else what
+
     def get_structures(self) -> list[Atoms]:
         """All structures, in the order of the file."""
         with self.as_path() as path:

@@ -46,6 +46,12 @@ class PotentialData(FolderData):
         attributes.set("dataset_hash", (config.get("metadata") or {}).get("dataset_hash"))
         attributes.set("content_hash", hashlib.sha256(checksums).hexdigest())
 
+    def get_description(self) -> str:
+        """One line for lists and the provenance graph."""
+        version = self.base.extras.get("mlflow_version", None)
+        what = f"{self.n_members} members, {' '.join(self.elements)}"
+        return what if version is None else f"{what}, version {version}"
+
     def copy_to(self, folder: str | Path) -> Path:
         """Write the bundle into ``folder`` (made if absent); returns its path."""
         folder = Path(folder)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gace_workflows.campaign.file import Campaign
     from gace_workflows.campaign.folder import CampaignFolder
 
-START_SECONDS = 120.0
+START_SECONDS = 600.0
 """How long ``submit`` waits for the keeper to have submitted the work chain, s."""
 
 file_argument = click.argument("file", type=click.Path(path_type=Path))

@@ -17,7 +17,7 @@ from gace_workflows.campaign.profile import DAEMON_WORKERS, ProfileError, aiida_
 if t.TYPE_CHECKING:
     import psutil
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 """How long daemon and broker may take to start on a busy machine, s."""
 
 NOBODY = "4194305"

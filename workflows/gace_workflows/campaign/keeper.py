@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.5
 LOOK_AFTER_SECONDS = 10.0
-NO_WORKERS_SECONDS = 90.0
+NO_WORKERS_SECONDS = 240.0
 """How long the daemon may be without workers before it is started again, s."""
 
 Tell = Callable[[str], None]
