@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gace.allocator import keep_freed_memory
 from gace.basis import RadialBasis, SphericalHarmonics, smooth_cutoff
 from gace.errors import InputError, nearest
 from gace.potential.irreps import Irreps
@@ -84,6 +85,7 @@ class GraphACE(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        keep_freed_memory()
         orders = [order] * len(l_max) if isinstance(order, int) else list(order)
         self._hyperparameters: dict[str, Any] = dict(
             elements=list(elements), cutoff=float(cutoff), l_max=list(l_max), order=orders, channels=channels,
