@@ -26,4 +26,4 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     settings = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 512 << 20, M_TOP_PAD: 64 << 20}
-    return all([mallopt(parameter, value) == 1 for parameter, value in settings.items()])
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings.items())
