@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 # `run` stops half-way, as after a kill; `resume` finishes.
 STAND_IN = """#!/bin/sh
 echo "$*" >> calls
-mkdir -p demo
+mkdir -p demo && touch demo/campaign.yaml
 [ "$2" = resume ] || exit 1
 echo '{"report": "demo/report.html"}' > demo/summary.json
 """
