@@ -102,3 +102,18 @@ def test_daemon_killed_under_a_living_keeper_is_started_again(rehearsal, write_c
         assert process.wait(1500) == 0
     assert "daemon had died" in (tmp_path / "output").read_text()
     assert json.loads((folder / "summary.json").read_text())["dataset_hash"] == undisturbed["dataset_hash"]
+
+
+@pytest.mark.timeout(1800)
+def test_campaign_in_the_background_ends_by_itself(rehearsal, write_campaign, gace_campaign, tmp_path):
+    _, undisturbed, _ = rehearsal
+    folder = tmp_path / "tiny"
+    done = gace_campaign("submit", write_campaign(tmp_path / "input"), "--dir", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    keeper = psutil.Process(json.loads(done.stdout.splitlines()[-1])["keeper"])
+    second = gace_campaign("resume", folder)
+    assert (second.returncode, "looked after by process" in second.stderr) == (2, True)
+    shown = json.loads(gace_campaign("status", folder, "--json").stdout.splitlines()[-1])
+    assert (shown["state"], shown["kept"]) == ("running", True)
+    keeper.wait(1500)
+    assert json.loads((folder / "summary.json").read_text())["dataset_hash"] == undisturbed["dataset_hash"]

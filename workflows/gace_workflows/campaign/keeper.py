@@ -30,6 +30,9 @@ LOOK_AFTER_SECONDS = 10.0
 NO_WORKERS_SECONDS = 240.0
 """How long the daemon may be without workers before it is started again, s."""
 
+LOOPS = 3
+"""Work chains submitted one after another when AiiDA's engine itself meets an exception."""
+
 Tell = Callable[[str], None]
 
 
@@ -61,12 +64,16 @@ def keep(folder: CampaignFolder, tell: Tell) -> dict[str, Any]:
             daemon.stop_daemon(folder.path)
             daemon.repair(folder.path, campaign.campaign)
         with cluster_of(folder, campaign) as care, daemon_of(folder):
-            chain = find_or_submit(folder, campaign, tell)
-            folder.update_state(submitted=os.getpid())
             tell(f"AiiDA   {profile.verdi_hint(folder.path, campaign.campaign)}")
             if care.cluster.dashboard:
                 tell(f"Dask    {care.cluster.dashboard}")
-            follow(chain, folder, care, tell)
+            for _ in range(LOOPS):
+                chain = find_or_submit(folder, campaign, tell)
+                folder.update_state(submitted=os.getpid())
+                follow(chain, folder, care, tell)
+                if not chain.is_excepted:
+                    break
+                tell("the work chain met an exception; another goes on with all that was computed")
         if not chain.is_finished_ok:
             reason = chain.exit_message or str(chain.exception or "it was killed").strip().splitlines()[-1]
             raise CampaignFailedError(
@@ -177,6 +184,8 @@ class DaemonCare:
 
 def follow(chain: WorkChainNode, folder: CampaignFolder, care: ClusterCare, tell: Tell) -> None:
     """Tell what happens until the work chain has ended; look after daemon and cluster meanwhile."""
+    from sqlalchemy.exc import OperationalError
+
     from gace_workflows.campaign.progress import news
 
     told: set[str] = set()
@@ -185,11 +194,13 @@ def follow(chain: WorkChainNode, folder: CampaignFolder, care: ClusterCare, tell
     daemon_care = DaemonCare(folder, care.campaign)
     checked = time.monotonic()
     while True:
-        ended = chain.is_terminated
-        for line in news(chain, told):
-            tell(line)
-        if ended:
-            return
+        # on a starved machine a look at the database may fail; the next one will not
+        with contextlib.suppress(OperationalError):
+            ended = chain.is_terminated
+            for line in news(chain, told):
+                tell(line)
+            if ended:
+                return
         if time.monotonic() - checked > LOOK_AFTER_SECONDS:
             checked = time.monotonic()
             folder.touch_session()

@@ -7,9 +7,11 @@ before AiiDA is first imported, so :func:`enter` comes before every other use of
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import typing as t
@@ -24,6 +26,7 @@ if t.TYPE_CHECKING:
 
 AIIDA_FOLDER = ".aiida"
 COMPUTER = "localhost"
+USER = "campaign@localhost"
 DAEMON_WORKERS = 2
 OPTIONS: dict[str, t.Any] = {
     # the default of 2 s is too short on a busy machine
@@ -84,10 +87,9 @@ def aiida_folder(folder: Path) -> Path:
 def open_profile(folder: Path, campaign: str) -> Profile:
     """Load the campaign's profile, making it (storage, user, computer) when it is not there yet.
 
-    Harmless to repeat: a half-made profile of a killed start is completed.
+    Harmless to repeat: what a killed start left half made is completed.
     """
     enter(folder)
-    from aiida.common.exceptions import NotExistent
     from aiida.manage.configuration import create_profile, get_config, load_profile
 
     name = profile_name(campaign)
@@ -98,25 +100,52 @@ def open_profile(folder: Path, campaign: str) -> Profile:
             create_profile(
                 config,
                 name=name,
-                email="campaign@localhost",
-                first_name="gace",
-                last_name=campaign,
-                institution="",
+                email=USER,
                 storage_backend="core.sqlite_dos",
                 storage_config={},
                 broker_backend="core.zeromq",
                 broker_config={},
             )
-        for key, value in OPTIONS.items():
+    wanted = {key: value for key, value in OPTIONS.items() if config.get_option(key, scope=name) != value}
+    if wanted or config.default_profile_name != name:
+        for key, value in wanted.items():
             config.set_option(key, value, scope=name)
         config.set_default_profile(name, overwrite=True)
         config.store()
+    let_readers_read(Path(config.get_profile(name).storage_config["filepath"]) / "database.sqlite")
     profile = load_profile(name, allow_switch=True)
+    ensure_user()
+    ensure_computer(aiida_folder(folder) / "work")
+    return profile
 
+
+def let_readers_read(database: Path) -> None:
+    """Put an SQLite database into write-ahead mode, in which nobody who writes keeps others from reading.
+
+    In the default mode a process that is stopped (or starved) in the middle of a write locks out all the
+    others, who give up after five seconds. The mode is a property of the file and stays.
+    """
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def ensure_user() -> None:
+    """See that the loaded profile has its user."""
     from aiida import orm
+    from aiida.manage import get_manager
+
+    if orm.User.collection.get_default() is None:
+        orm.User.collection.get_or_create(email=USER)[1].store()
+        get_manager().set_default_user_email(get_manager().get_profile(), USER)
+
+
+def ensure_computer(work: Path) -> None:
+    """See that the loaded profile has this machine as a computer, configured for jobs of a few seconds."""
+    from aiida import orm
+    from aiida.common.exceptions import NotExistent
 
     try:
-        orm.Computer.collection.get(label=COMPUTER)
+        computer = orm.Computer.collection.get(label=COMPUTER)
     except NotExistent:
         computer = orm.Computer(
             label=COMPUTER,
@@ -124,12 +153,13 @@ def open_profile(folder: Path, campaign: str) -> Profile:
             description="this machine; jobs run directly",
             transport_type="core.local",
             scheduler_type="core.direct",
-            workdir=str(aiida_folder(folder) / "work"),
-        ).store()
-        computer.configure(safe_interval=0.0, use_login_shell=False)
+            workdir=str(work),
+        )
         computer.set_minimum_job_poll_interval(0.5)
         computer.set_default_mpiprocs_per_machine(1)
-    return profile
+        computer.store()
+    if not computer.is_configured:
+        computer.configure(safe_interval=0.0, use_login_shell=False)
 
 
 def gace_code() -> InstalledCode:
