@@ -26,7 +26,7 @@ def by_file(cluster, **options):
     return Address(provider="address", scheduler_file=cluster.scheduler_file, **options)
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=180.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

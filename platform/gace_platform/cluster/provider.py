@@ -53,6 +53,10 @@ def configure_dask() -> None:
             "distributed.comm.retry.count": 2,
             "distributed.client.scheduler-info-interval": "1s",
             "distributed.logging.distributed": "error",
+            # a supervisor waits: sampling its stack and loop would cost more than all else it does
+            "distributed.worker.profile.enabled": False,
+            "distributed.admin.tick.interval": "500ms",
+            "distributed.admin.system-monitor.interval": "2s",
             "distributed.scheduler.allowed-failures": 3,
         }
     )

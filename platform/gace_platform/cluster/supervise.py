@@ -22,6 +22,7 @@ LAUNCHER = Path(__file__).with_name("launch.py")
 NOT_WORTH_A_RETRY = frozenset({2, 126, 127})
 """Exit codes of wrong input and of commands that cannot be started."""
 POLL_SECONDS = 0.1
+LONGEST_PAUSE = 0.5
 GRACE_SECONDS = 5.0
 TAIL_BYTES = 4000
 
@@ -56,7 +57,7 @@ def run_supervised(
         log: File that standard output and error are appended to.
         env: Variables added to the worker's own environment.
         retries: Further attempts after a failure; exit codes 2, 126 and 127 get none.
-        cancelled: Asked about ten times a second; default: the state of the Dask task this runs in.
+        cancelled: Asked twice a second or more; default: the state of the Dask task this runs in.
     """
     stop = cancelled if cancelled is not None else task_cancelled()
     Path(cwd).mkdir(parents=True, exist_ok=True)
@@ -106,6 +107,7 @@ def _attempt(
 def _wait(pid: int, stop: Callable[[], bool]) -> tuple[int, float]:
     """Wait for a process group leader; when ``stop`` says so, end its group: SIGTERM, then SIGKILL."""
     asked: float | None = None
+    pause = 0.02
     while True:
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
@@ -116,7 +118,8 @@ def _wait(pid: int, stop: Callable[[], bool]) -> tuple[int, float]:
             _signal_group(pid, signal.SIGTERM)
         elif asked is not None and time.monotonic() - asked > GRACE_SECONDS:
             _signal_group(pid, signal.SIGKILL)
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(1.5 * pause, LONGEST_PAUSE)  # quick with the quick, and no burden on the slow
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
