@@ -33,7 +33,7 @@ OPTIONS: dict[str, t.Any] = {
     "daemon.timeout": 20,
     "daemon.default_workers": DAEMON_WORKERS,
     # a missed broadcast is noticed by polling; the default is a minute
-    "runner.poll.interval": 3,
+    "runner.poll.interval": 5,
     "transport.task_retry_initial_interval": 5,
     "warnings.development_version": False,
     "logging.aiida_loglevel": "REPORT",
@@ -155,7 +155,7 @@ def ensure_computer(work: Path) -> None:
             scheduler_type="core.direct",
             workdir=str(work),
         )
-        computer.set_minimum_job_poll_interval(0.5)
+        computer.set_minimum_job_poll_interval(1.0)
         computer.set_default_mpiprocs_per_machine(1)
         computer.store()
     if not computer.is_configured:
