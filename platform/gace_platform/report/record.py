@@ -94,7 +94,7 @@ class GenerationRecord(_Part):
 
     generation: int = Field(ge=0)
     n_labels: int = Field(ge=0)
-    """Labels accepted (and so trained on or kept as reserve) up to and including this generation."""
+    """Labels accepted when this generation was trained, the exam included (generation 0: its own)."""
     n_train: int = Field(default=0, ge=0)
     """Structures trained on."""
     errors: dict[str, SetErrors] = Field(default_factory=dict)

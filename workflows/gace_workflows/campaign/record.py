@@ -34,13 +34,15 @@ def make_record(history: History, campaign: Campaign, bill: Totals, stop: dict[s
     generations, predictions = [], []
     accepted = 0
     for number, turn in sorted(history.turns.items()):
+        # errors are those of a potential that knew only the labels of the turns before
+        known = accepted
         accepted += sum(row["verdict"] == "accepted" for n, row in history.verdicts if n == number)
         if not number:
             generations.append(first_look(turn, accepted))
         elif turn.registration:
             errors, uncertainty, points = judge(turn, history.exam)
             predictions += points
-            generations.append(generation_record(turn, accepted, errors, uncertainty))
+            generations.append(generation_record(turn, known, errors, uncertainty))
     versions = [version_record(turn) for turn in history.trained]
     champions = [turn for turn in history.trained if is_champion(turn)]
     champion = None
@@ -93,7 +95,7 @@ def first_look(turn: Turn, accepted: int) -> GenerationRecord:
 
 
 def generation_record(
-    turn: Turn, accepted: int, errors: dict[str, SetErrors], uncertainty: UncertaintyRecord | None
+    turn: Turn, known: int, errors: dict[str, SetErrors], uncertainty: UncertaintyRecord | None
 ) -> GenerationRecord:
     """One turn with a potential."""
     registration = turn.registration
@@ -104,7 +106,7 @@ def generation_record(
         exam = ExamRecord(verdict=result["verdict"], conditions=conditions)
     return GenerationRecord(
         generation=turn.number,
-        n_labels=accepted,
+        n_labels=known,
         n_train=len(turn.nodes["train"].inputs.train),
         errors=errors,
         uncertainty=uncertainty,
