@@ -11,6 +11,7 @@ from ase.build import bulk, molecule
 from gace.potential.bundle import save_bundle
 from gace.potential.graph_ace import GraphACE
 from gace.potential.potential import Potential
+from gace.structures.neighbours import build_graph
 from gace.uncertainty.committee import Scale
 from gace.uncertainty.container import Uncertainty
 from gace.uncertainty.novelty import Novelty
@@ -67,8 +68,11 @@ def ethanols(ethanol):
 
 
 @pytest.fixture(scope="session")
-def single():
-    return Potential([small_model()], isolated_atom_energies=ISOLATED)
+def single(ethanol):
+    model = small_model()
+    # as before a training: products of order one, or an untrained model is too wild for dynamics
+    model.calibrate(build_graph([ethanol], model.elements, model.cutoff, torch.float64))
+    return Potential([model], isolated_atom_energies=ISOLATED)
 
 
 @pytest.fixture(scope="session")
