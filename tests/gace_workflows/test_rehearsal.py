@@ -134,7 +134,7 @@ def test_provenance_graph_shows_the_campaign(rehearsal):
         env={**os.environ, "AIIDA_PATH": str(folder / ".aiida")},
     ).stdout
     for shown in (
-        "generation 1: train committee",
+        "CommitteeCalculation",
         "PotentialData",
         "DatasetData",
         "LabelCalculation",
