@@ -11,6 +11,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LISTED = 12
+"""Known names shown at most when none is close."""
+
 
 class GaceError(Exception):
     """Root of all errors raised on purpose; exit code 1 (the work failed)."""
@@ -60,9 +63,11 @@ def missing(package: str, extra: str) -> MissingDependencyError:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest known name, else a list of the known ones."""
+    """``"; did you mean 'x'?"`` for the closest known name, else a list of (the first of) the known ones."""
     options = sorted(known)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
+    if len(options) > LISTED:
+        return f"; {len(options)} are known, such as {', '.join(options[:: len(options) // LISTED][:LISTED])}"
     return f"; known: {', '.join(options)}" if options else ""
