@@ -32,11 +32,10 @@ def start_daemon() -> None:
     """
     from aiida.engine.daemon.client import DaemonException, get_daemon_client
 
-    client = get_daemon_client()
-    if client.is_daemon_running:
+    if daemon_runs():
         return
     try:
-        client.start_daemon(number_workers=DAEMON_WORKERS, timeout=int(START_SECONDS))
+        get_daemon_client().start_daemon(number_workers=DAEMON_WORKERS, timeout=int(START_SECONDS))
     except DaemonException as error:
         raise ProfileError(f"the AiiDA daemon did not start: {' '.join(str(error).split())}") from None
     # AiiDA itself waits ten seconds for the broker, too little on a machine that is busy
@@ -59,19 +58,31 @@ def stop_daemon(folder: Path) -> None:
 
 
 def daemon_runs() -> bool:
-    """Whether the daemon of the loaded profile answers."""
+    """Whether the daemon of the loaded profile lives; AiiDA itself only looks for its process file."""
     from aiida.engine.daemon.client import get_daemon_client
 
-    return bool(get_daemon_client().is_daemon_running)
+    number = get_daemon_client().get_daemon_pid()
+    return number is not None and lives(int(number), "daemon")
 
 
 def daemon_workers() -> int:
-    """How many workers the broker hands tasks to; its status file is written every five seconds."""
+    """How many workers the broker hands tasks to: what its status file says while it lives, else none."""
     try:
         status = json.loads((broker_folder() / "broker.status").read_text(encoding="utf-8"))
-        return int(status["task_subscribers"])
+        return int(status["task_subscribers"]) if lives(int(status["pid"]), "broker") else 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0
+
+
+def lives(number: int, word: str) -> bool:
+    """Whether a process exists, is no zombie, and has ``word`` in its command line."""
+    import psutil
+
+    try:
+        process = psutil.Process(number)
+        return process.status() != psutil.STATUS_ZOMBIE and word in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return False
 
 
 def broker_folder() -> Path:
