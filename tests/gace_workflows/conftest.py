@@ -61,7 +61,7 @@ def write_campaign():
 def gace_campaign():
     """Run ``gace campaign …`` as users do, in its own process: AiiDA allows one profile folder in each."""
 
-    def run(*arguments, timeout=600):
+    def run(*arguments, timeout=1700):
         return subprocess.run(
             [sys.executable, "-m", "gace.cli", "campaign", *map(str, arguments)],
             capture_output=True,
@@ -76,7 +76,14 @@ def gace_campaign():
 @pytest.fixture(scope="session")
 def rehearsal(tmp_path_factory, write_campaign, gace_campaign):
     """A tiny campaign carried out from beginning to end: its folder and its summary."""
+    from gace_workflows.campaign.daemon import end_jobs, end_leftovers
+
     folder = tmp_path_factory.mktemp("rehearsal")
-    done = gace_campaign("run", write_campaign(folder), "--dir", folder / "tiny", "--json")
-    assert done.returncode == 0, done.stderr
-    return folder / "tiny", json.loads(done.stdout.splitlines()[-1]), done.stderr
+    try:
+        done = gace_campaign("run", write_campaign(folder), "--dir", folder / "tiny", "--json")
+        assert done.returncode == 0, done.stderr
+        yield folder / "tiny", json.loads(done.stdout.splitlines()[-1]), done.stderr
+    finally:
+        # a keeper that was ended by a time limit leaves its daemon behind
+        end_leftovers(folder / "tiny")
+        end_jobs(folder / "tiny")

@@ -10,7 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.aiida, pytest.mark.daemon, pytest.mark.dask, pytest.mark.mlflow]
+# a minute or two on two free cores; the limit is for machines that are busy
+pytestmark = [
+    pytest.mark.aiida,
+    pytest.mark.daemon,
+    pytest.mark.dask,
+    pytest.mark.mlflow,
+    pytest.mark.timeout(1800),
+]
 
 
 def verdi(folder, *arguments):
