@@ -102,7 +102,9 @@ def test_a_failed_calculation_is_quarantined_and_the_batch_goes_on(tmp_path, moo
 
 def test_a_hanging_calculation_is_stopped_at_the_time_limit(tmp_path, moody):
     hung, fine = verdicts_of(tmp_path, [5, 2], config_of(tmp_path, moody, time_limit=2.0))
-    assert hung.reason.startswith("timeout: stopped after 2 s")
+    # the remedy for a time limit is four times the time
+    assert hung.reason.startswith("timeout: stopped after 8 s")
+    assert [one["remedy"] for one in hung.record.attempts] == ["as given", "more time"]
     assert fine.verdict == "accepted"
 
 

@@ -4,46 +4,24 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from time import time
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from ase import Atoms
 
 from gace_platform.labelling.config import LabelConfig
 from gace_platform.labelling.engines.base import Engine, Label, make_engine
-from gace_platform.labelling.gate import objection
+from gace_platform.labelling.ladder import Ladder
 from gace_platform.labelling.supervisor import EngineProcess
-from gace_platform.ledger.keys import label_key, settings_hash, with_charge_and_spin
-from gace_platform.ledger.store import (
-    ENERGY_DIGITS,
-    FORCE_DIGITS,
-    STRESS_DIGITS,
-    LabelRecord,
-    LabelStore,
-    new_run,
-    rounded,
+from gace_platform.labelling.verdicts import (
+    Judge,
+    Request,
+    Verdict,
+    attempts_before,
+    make_record,
+    make_request,
 )
-
-
-class Verdict(NamedTuple):
-    """What became of one structure."""
-
-    atoms: Atoms
-    """The structure as asked for, with its label if accepted."""
-    record: LabelRecord
-    verdict: Literal["accepted", "quarantined"]
-    reason: str
-    """Why it was quarantined; empty if accepted."""
-    reused: bool
-    """Whether the label had been paid for before."""
-
-
-class Request(NamedTuple):
-    """One structure on its way to a label."""
-
-    number: int
-    atoms: Atoms
-    key: str
+from gace_platform.ledger.keys import settings_hash
+from gace_platform.ledger.store import LabelRecord, LabelStore, new_run
 
 
 def label_structures(
@@ -75,9 +53,11 @@ def label_structures(
     store = LabelStore(config.store)
     settings = engine.settings()
     store.remember_settings(settings_hash(settings), settings)
-    requests = [_request(number, atoms, engine, settings) for number, atoms in enumerate(structures)]
+    requests = [make_request(number, atoms, engine, settings) for number, atoms in enumerate(structures)]
     _refuse(requests, store, process)
     batch = Batch(config, engine, store, process, isolated)
+    keys = {request.key for request in requests}
+    batch.ladder.learn_all(attempts_before(store, keys) if config.history is None else config.history)
     verdicts: dict[int, Verdict] = {}
     waiting = deque(requests)
     postponed: set[int] = set()
@@ -89,6 +69,7 @@ def label_structures(
             waiting.append(request)
             continue
         verdicts[request.number] = verdict
+        batch.ladder.learn(verdict.record.attempts)
         if progress is not None:
             progress(verdict, len(verdicts), len(requests))
     return [verdicts[number] for number in range(len(requests))]
@@ -102,7 +83,7 @@ def refuse_early(structures: Sequence[Atoms], config: LabelConfig, process: Engi
     """
     engine = make_engine(config.reference)
     settings = engine.settings()
-    requests = [_request(number, atoms, engine, settings) for number, atoms in enumerate(structures)]
+    requests = [make_request(number, atoms, engine, settings) for number, atoms in enumerate(structures)]
     _refuse(requests, LabelStore(config.store), process)
 
 
@@ -124,10 +105,10 @@ class Batch:
         isolated: Mapping[str, float] | None,
     ) -> None:
         self.config = config
-        self.remedies = engine.remedies()[: config.attempts]
+        self.ladder = Ladder(engine.remedies(), config.attempts)
         self.store = store
         self.process = process
-        self.isolated = isolated
+        self.judge = Judge(config.quality, isolated, store)
         self.losses = Counter(loss["key"] for loss in store.lost())
 
     def label(self, request: Request, wait: bool) -> Verdict | None:
@@ -142,7 +123,7 @@ class Batch:
             if record is not None:
                 return self._reuse(request, record)
             record = self._compute(request)
-            verdict = self._judge(request, record, reused=False)
+            verdict = self.judge(request, record, reused=False)
             event = "computed" if verdict.verdict == "accepted" else "quarantined"
             self.store.journal.append(
                 event, request.key, run=record.run, core_seconds=record.core_seconds, reason=verdict.reason
@@ -152,7 +133,7 @@ class Batch:
 
     def _reuse(self, request: Request, record: LabelRecord) -> Verdict:
         self.store.journal.append("reused", request.key, run=record.run)
-        return self._judge(request, record, reused=True)
+        return self.judge(request, record, reused=True)
 
     def _compute(self, request: Request) -> LabelRecord:
         """Pay for one structure: attempts in order, each with another remedy, until one converges."""
@@ -161,20 +142,17 @@ class Batch:
         label: Label | None = None
         reason = ""
         kills = self.losses[request.key]
-        attempt = 0
         self.store.journal.append("started", request.key, run=run)
-        while label is None and attempt < len(self.remedies):
+        while label is None:
             if kills >= self.config.max_losses:
                 reason = f"killed: its calculation was killed {kills} times; out of memory?"
                 break
+            attempt = self.ladder.next(attempts)
+            if attempt is None:
+                break
             label, reason = self._attempt(request, run, attempt, attempts)
-            # a kill from outside says nothing about the remedy: the same one is tried again
-            if attempts[-1]["failure_class"] == "killed":
-                kills += 1
-            else:
-                attempt += 1
-        price = round(sum(one["core_seconds"] for one in attempts), 3)
-        record = _record(request, run, label, reason, attempts, price)
+            kills += attempts[-1]["failure_class"] == "killed"
+        record = make_record(request, run, label, reason, attempts)
         self.store.put(record)
         return record
 
@@ -187,11 +165,12 @@ class Batch:
             request.atoms,
             attempt,
             lambda spent: self.store.note_running(request.key, run, before + spent),
+            self.ladder.remedies[attempt].patience,
         )
         failure = result.failure
         entry: dict[str, Any] = {
             "attempt": attempt,
-            "remedy": self.remedies[attempt],
+            "remedy": self.ladder.remedies[attempt].name,
             "failure_class": failure.failure_class if failure else None,
             "message": str(failure) if failure else "",
             "core_seconds": round(result.core_seconds, 3),
@@ -201,59 +180,3 @@ class Batch:
             return result.label, ""
         self.store.journal.append("failed", request.key, run=run, **entry)
         return None, f"{failure.failure_class}: {failure}" + (f"\n{failure.log}" if failure.log else "")
-
-    def _judge(self, request: Request, record: LabelRecord, reused: bool) -> Verdict:
-        """Apply the quality gate to a finished calculation, new or reused."""
-        reason: str | None = record.reason
-        if record.status == "computed":
-            label = record.atoms()
-            energy, forces = label.info["REF_energy"], label.arrays["REF_forces"]
-            stress = label.info.get("REF_stress")
-            reason = objection(request.atoms, energy, forces, stress, self.config.quality, self.isolated)
-        if reason:
-            return Verdict(request.atoms, record, "quarantined", reason, reused)
-        return Verdict(_labelled(request, record), record, "accepted", "", reused)
-
-
-def _request(number: int, atoms: Atoms, engine: Engine, settings: dict[str, Any]) -> Request:
-    """A structure with its charge and spin made explicit, and its key."""
-    resolved = with_charge_and_spin(atoms, *engine.charge_and_spin(atoms))
-    return Request(number, resolved, label_key(resolved, settings))
-
-
-def _labelled(request: Request, record: LabelRecord) -> Atoms:
-    """The structure as asked for, with the label; labels it came with are replaced."""
-    atoms = request.atoms.copy()
-    for name in ("energy", "free_energy", "stress", "REF_energy", "REF_stress"):
-        atoms.info.pop(name, None)
-    for name in ("forces", "REF_forces"):
-        atoms.arrays.pop(name, None)
-    label = record.atoms()
-    atoms.info.update({name: label.info[name] for name in ("REF_energy", "REF_stress") if name in label.info})
-    atoms.arrays["REF_forces"] = label.arrays["REF_forces"]
-    atoms.info["label_key"] = request.key
-    return atoms
-
-
-def _record(
-    request: Request, run: str, label: Label | None, reason: str, attempts: list[dict[str, Any]], price: float
-) -> LabelRecord:
-    atoms = request.atoms
-    return LabelRecord(
-        key=request.key,
-        run=run,
-        status="failed" if label is None else "computed",
-        numbers=atoms.numbers.tolist(),
-        positions=atoms.positions.tolist(),
-        cell=atoms.cell.array.tolist(),
-        pbc=atoms.pbc.tolist(),
-        charge=atoms.info["charge"],
-        spin=atoms.info["spin"],
-        energy=None if label is None else round(label.energy, ENERGY_DIGITS),
-        forces=None if label is None else rounded(label.forces, FORCE_DIGITS),
-        stress=None if label is None else rounded(label.stress, STRESS_DIGITS),
-        reason=reason,
-        attempts=attempts,
-        core_seconds=price,
-        finished=round(time(), 3),
-    )

@@ -93,6 +93,8 @@ class LabelConfig(Closed):
     max_losses: int = Field(default=5, ge=1)
     """A structure whose calculation was killed from outside this often is quarantined (out of memory?)."""
     quality: QualityGate = QualityGate()
+    history: list[list[dict[str, Any]]] | None = None
+    """Attempts at other structures that the ladder of remedies starts from; None: those in the store."""
 
 
 def load_label_config(path: str | Path, overrides: tuple[str, ...] = ()) -> LabelConfig:

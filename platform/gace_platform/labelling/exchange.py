@@ -31,7 +31,12 @@ def structure_from_json(content: dict[str, Any]) -> Atoms:
 def label_to_json(label: Label) -> dict[str, Any]:
     """A finite label as JSON; floats survive the journey exactly."""
     stress = None if label.stress is None else np.asarray(label.stress).tolist()
-    return {"energy": float(label.energy), "forces": np.asarray(label.forces).tolist(), "stress": stress}
+    return {
+        "energy": float(label.energy),
+        "forces": np.asarray(label.forces).tolist(),
+        "stress": stress,
+        "evidence": label.evidence,
+    }
 
 
 def is_finite(label: Label) -> bool:
@@ -43,4 +48,5 @@ def is_finite(label: Label) -> bool:
 def label_from_json(content: dict[str, Any]) -> Label:
     """The inverse of :func:`label_to_json`."""
     stress = None if content["stress"] is None else np.array(content["stress"], dtype=float)
-    return Label(float(content["energy"]), np.array(content["forces"], dtype=float).reshape(-1, 3), stress)
+    forces = np.array(content["forces"], dtype=float).reshape(-1, 3)
+    return Label(float(content["energy"]), forces, stress, content.get("evidence"))

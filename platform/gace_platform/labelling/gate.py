@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from typing import Any
+
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ def objection(
     stress: NDArray[np.float64] | None,
     limits: QualityGate,
     isolated: Mapping[str, float] | None = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Why a label may not be trusted, or None.
 
@@ -28,7 +31,10 @@ def objection(
         stress: eV/Å³ ``(3, 3)``, or None.
         limits: the gate's limits.
         isolated: energies of isolated atoms by element, eV; None skips the check of the binding energy.
+        evidence: what the program says about its convergence and settings (see :func:`disproof`).
     """
+    if evidence is not None and (contradiction := disproof(evidence)):
+        return contradiction
     if not np.isfinite(energy) or not np.isfinite(forces).all():
         return "energy or forces are not finite"
     if stress is not None and not np.isfinite(stress).all():
@@ -48,4 +54,29 @@ def objection(
         binding = (energy - sum(isolated[symbol] for symbol in symbols)) / len(atoms)
         if abs(binding) > limits.max_binding_energy:
             return f"a binding energy of {binding:.1f} eV/atom exceeds {limits.max_binding_energy:g}"
+    return None
+
+
+def disproof(evidence: Mapping[str, Any]) -> str | None:
+    """What in a program's own account contradicts what it was asked, or None.
+
+    Args:
+        evidence: ``converged`` (bool), ``accuracy`` and ``threshold`` (eV, of the self-consistent energy), ``asked``
+            and ``stated``: settings by name as they were asked for and as the output states them. All optional.
+    """
+    if evidence.get("converged") is False:
+        return "unconverged: the program says that its self-consistent field did not converge"
+    accuracy, threshold = evidence.get("accuracy"), evidence.get("threshold")
+    if accuracy is not None and threshold is not None and accuracy > threshold * (1 + 1e-6):
+        return f"unconverged: an accuracy of {accuracy:.1e} eV is above the threshold {threshold:.1e} eV"
+    stated = evidence.get("stated") or {}
+    for name, asked in (evidence.get("asked") or {}).items():
+        found = stated.get(name)
+        same = (
+            abs(found - asked) <= 1e-6 * max(1.0, abs(asked))
+            if isinstance(asked, int | float) and isinstance(found, int | float)
+            else found == asked
+        )
+        if not same:
+            return f"other settings: {name} is {found} in the output, {asked} was asked for"
     return None

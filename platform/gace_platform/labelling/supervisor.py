@@ -70,17 +70,25 @@ class EngineProcess:
             missing = answer["kind"] == "MissingDependencyError"
             raise (MissingDependencyError if missing else InputError)(answer["refused"])
 
-    def run(self, atoms: Atoms, attempt: int, note: Callable[[float], None] | None = None) -> Attempt:
+    def run(
+        self,
+        atoms: Atoms,
+        attempt: int,
+        note: Callable[[float], None] | None = None,
+        patience: float = 1.0,
+    ) -> Attempt:
         """One attempt to label one structure.
 
         Args:
             atoms: the structure, with charge and spin in ``info``.
-            attempt: counted from 0; decides the remedy.
+            attempt: position of the remedy among the engine's.
             note: called about once a second with the CPU seconds spent on this attempt so far.
+            patience: factor on the time limit.
         """
         before = _core_seconds_of(self._start().pid)
         request = {"operation": "run", "structure": structure_to_json(atoms), "attempt": attempt}
-        answer = self._ask(request, self._config.time_limit, lambda spent: note and note(spent - before))
+        limit = self._config.time_limit and self._config.time_limit * patience
+        answer = self._ask(request, limit, lambda spent: note and note(spent - before))
         if isinstance(answer, Failure):
             return Attempt(None, answer, max(self._price_of_the_dead - before, 0.0))
         if "failure" in answer:

@@ -7,6 +7,8 @@ Layout of the folder::
     running/<key>.json       price so far of a calculation under way
     locks/<key>.lock         held (flock) by the process that computes this key
     settings/<hash>.json     the settings behind each settings hash
+    quarantine/<key>.json    why a person (or a check of many labels) distrusts a computed label
+    retired/<key>.<n>.json   records that were set aside to be computed again
 
 A record is the truth, the journal its history. A process killed between the two leaves a record whose run the
 journal knows only as started; :meth:`LabelStore.paid_twice` and :meth:`LabelStore.lost` read both.
@@ -68,6 +70,8 @@ class LabelRecord(BaseModel):
     """eV/Å ``(N, 3)``."""
     stress: list[list[float]] | None = None
     """eV/Å³ ``(3, 3)``, tension positive."""
+    evidence: dict[str, Any] | None = None
+    """What the program says about its convergence and settings."""
     reason: str = ""
     """Why it failed, with the end of the program's log."""
     attempts: list[dict[str, Any]]
@@ -136,6 +140,39 @@ class LabelStore:
         if not path.exists():
             write_json_atomic(path, settings)
 
+    def suspicion(self, key: str) -> str | None:
+        """Why the label under ``key`` was put into quarantine, or None."""
+        try:
+            return str(json.loads((self.folder / "quarantine" / f"{key}.json").read_text())["reason"])
+        except FileNotFoundError:
+            return None
+
+    def suspect(self, key: str, reason: str) -> None:
+        """Put a label into quarantine: it stays in the store, and nobody is handed it."""
+        write_json_atomic(self.folder / "quarantine" / f"{key}.json", {"key": key, "reason": reason})
+        self.journal.append("suspected", key, reason=reason)
+
+    def trust(self, key: str) -> bool:
+        """Take a label out of quarantine; returns whether it was in."""
+        path = self.folder / "quarantine" / f"{key}.json"
+        if not path.exists():
+            return False
+        path.unlink()
+        self.journal.append("trusted", key)
+        return True
+
+    def retire(self, key: str) -> None:
+        """Set a finished calculation aside, on a person's word, so that it is computed again."""
+        with self.computing(key):
+            path = self._record_path(key)
+            folder = self.folder / "retired"
+            folder.mkdir(exist_ok=True)
+            number = len(list(folder.glob(f"{key}.*.json")))
+            # the journal first: a kill in between leaves a record that is used, and a promise that holds
+            self.journal.append("retired", key)
+            path.replace(folder / f"{key}.{number}.json")
+        self.trust(key)
+
     @contextlib.contextmanager
     def computing(self, key: str, wait: bool = True) -> Iterator[bool]:
         """Hold the right to compute ``key``; yields whether it was obtained.
@@ -158,9 +195,14 @@ class LabelStore:
         (self.folder / "running" / f"{_safe(run)}.json").unlink(missing_ok=True)
 
     def paid_twice(self) -> int:
-        """Number of keys that were computed to the end more than once (the promise: 0)."""
+        """Number of keys that were computed to the end more than once (the promise: 0).
+
+        A calculation that a person had set aside (:meth:`retire`) does not count.
+        """
         runs: dict[str, set[str]] = {}
         for entry in self.journal:
+            if entry["event"] == "retired":
+                runs.pop(entry["key"], None)
             if entry["event"] in ("computed", "quarantined"):
                 runs.setdefault(entry["key"], set()).add(str(entry.get("run")))
         for record in self.records():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gace.errors import LabelError
 from gace_platform.labelling.config import PySCFReference, TeacherReference
+from gace_platform.labelling.ladder import Remedy
 
 
 class Label(NamedTuple):
@@ -22,14 +23,15 @@ class Label(NamedTuple):
     """eV/Å ``(N, 3)``."""
     stress: NDArray[np.float64] | None
     """eV/Å³ ``(3, 3)``, tension positive; None unless periodic in three directions."""
+    evidence: dict[str, Any] | None = None
+    """What the program itself says about its convergence and settings; see the quality gate."""
 
 
 class Failure(LabelError):
     """One attempt failed: why, and the end of the program's log. Never a label.
 
     Attributes:
-        failure_class: one word to count by: ``unconverged``, ``not_finite``, ``crashed``,
-            ``killed``, ``timeout``, ``error``.
+        failure_class: one of :data:`gace_platform.labelling.ladder.FAILURE_CLASSES`.
         log: the last lines the program wrote.
     """
 
@@ -66,12 +68,15 @@ class Engine(Protocol):
         """A single neutral atom of an element in its ground state, ready to be labelled."""
         ...
 
-    def remedies(self) -> list[str]:
-        """What each attempt does differently, in order; attempts beyond the list are not made."""
+    def remedies(self) -> list[Remedy]:
+        """The ways to carry out a calculation; the first is how it was asked for, the others remedies.
+
+        None of them may change the level of theory.
+        """
         ...
 
     def run(self, atoms: Atoms, attempt: int) -> Label:
-        """Label one structure with the remedy of this attempt (counted from 0).
+        """Label one structure with the remedy at position ``attempt`` of :meth:`remedies`.
 
         Raises:
             Failure: the calculation did not converge or broke.

@@ -24,6 +24,7 @@ from gace_platform.labelling.engines.pyscf_speed import (
     coarse_density,
     use_numpy_products,
 )
+from gace_platform.labelling.ladder import Remedy
 
 LOG_LINES = 15
 """Lines of the program's log kept with a failure."""
@@ -90,9 +91,15 @@ class PySCFEngine:
         atom.info.update(charge=0, spin=unpaired_electrons(symbol))
         return atom
 
-    def remedies(self) -> list[str]:
-        """DIIS as configured; damped with a level shift; second order; second order from another guess."""
-        return ["diis", "damping and level shift", "second order", "second order from a Hückel guess"]
+    def remedies(self) -> list[Remedy]:
+        """DIIS as configured; damped with a level shift; second order; from another guess; more time."""
+        return [
+            Remedy("diis"),
+            Remedy("damping and level shift", ("unconverged",)),
+            Remedy("second order", ("unconverged",)),
+            Remedy("second order from a Hückel guess", ("unconverged", "diagonalisation")),
+            Remedy("more time", ("timeout",), patience=4.0),
+        ]
 
     def run(self, atoms: Atoms, attempt: int) -> Label:
         """Energy and forces of one molecule.
@@ -103,19 +110,20 @@ class PySCFEngine:
         log = io.StringIO()
         try:
             field = self._self_consistent_field(atoms, attempt, log)
-            energy = float(field.kernel(coarse_density(field) if attempt == 0 else None))
+            energy = float(field.kernel(coarse_density(field) if attempt in (0, 4) else None))
             if not field.converged:
                 raise Failure(
                     "unconverged",
-                    f"no self-consistency in {field.max_cycle} cycles ({self.remedies()[attempt]})",
+                    f"no self-consistency in {field.max_cycle} cycles ({self.remedies()[attempt].name})",
                     _tail(log),
                 )
             forces = np.zeros((1, 3)) if len(atoms) == 1 else self._forces(field)
         except (np.linalg.LinAlgError, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
             if isinstance(error, Failure):
                 raise
-            raise Failure("error", f"{type(error).__name__}: {error}", _tail(log)) from error
-        return Label(energy * Hartree, forces, None)
+            raise Failure(_failure_class(error), f"{type(error).__name__}: {error}", _tail(log)) from error
+        evidence = {"converged": bool(field.converged), "cycles": int(getattr(field, "cycles", 0))}
+        return Label(energy * Hartree, forces, None, evidence)
 
     def _self_consistent_field(self, atoms: Atoms, attempt: int, log: io.StringIO) -> Any:
         """A prepared PySCF mean-field object, with the remedy of this attempt."""
@@ -147,8 +155,8 @@ class PySCFEngine:
         if attempt == 1:
             field.damp, field.level_shift, field.diis_start_cycle = 0.5, 0.3, 8
             field.max_cycle = 4 * reference.max_cycle
-        elif attempt >= 2:
-            if attempt >= 3:
+        elif attempt in (2, 3):
+            if attempt == 3:
                 field.init_guess = "huckel"
             field = field.newton()
             field.conv_tol = reference.conv_tol
@@ -230,6 +238,12 @@ def _core_potential(reference: PySCFReference, atoms: Atoms) -> dict[str, Any]:
         if potential:
             potentials[symbol] = potential
     return potentials
+
+
+def _failure_class(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "memory"
+    return "diagonalisation" if isinstance(error, np.linalg.LinAlgError) else "error"
 
 
 def _canonical(basis: str) -> str:

@@ -15,6 +15,7 @@ from gace_platform.labelling.config import TeacherReference
 from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Failure, Label, stated_integer
 from gace_platform.labelling.engines.calculators import make_calculator
+from gace_platform.labelling.ladder import Remedy
 
 BUILT_IN_PACKAGES = {"tblite": "tblite"}
 """Packages behind the known names that are not ASE's own."""
@@ -78,9 +79,18 @@ class TeacherEngine:
         atom.info.update(charge=0, spin=unpaired_electrons(symbol) if self._counts_electrons else 0)
         return atom
 
-    def remedies(self) -> list[str]:
-        """As given; for tblite also with more iterations, a weaker mixing and a fresh calculator."""
-        return ["as given", "more iterations", "strong damping"] if self._counts_electrons else ["as given"]
+    def remedies(self) -> list[Remedy]:
+        """As given; for tblite also with more iterations and a weaker mixing; with more time."""
+        more_time = Remedy("more time", ("timeout",), patience=4.0)
+        if not self._counts_electrons:
+            return [Remedy("as given"), more_time]
+        helps = ("unconverged",)
+        return [
+            Remedy("as given"),
+            Remedy("more iterations", helps),
+            Remedy("strong damping", helps),
+            more_time,
+        ]
 
     def run(self, atoms: Atoms, attempt: int) -> Label:
         """Label one structure.
@@ -97,10 +107,9 @@ class TeacherEngine:
         except InputError:
             raise
         except Exception as error:  # a calculator may raise anything
-            kind = (
-                "unconverged" if "converge" in str(error).lower() or "scf" in str(error).lower() else "error"
-            )
-            raise Failure(kind, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise Failure(
+                _failure_class(error), f"{type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
         return Label(energy, forces, stress)
 
     @property
@@ -114,9 +123,21 @@ class TeacherEngine:
             arguments = {"charge": charge, "multiplicity": spin + 1, **arguments}
             if attempt >= 1:
                 arguments["max_iterations"] = 4 * int(arguments.get("max_iterations", 250))
-            if attempt >= 2:
+            if attempt == 2:
                 arguments["mixer_damping"] = 0.1
         return arguments
+
+
+def _failure_class(error: Exception) -> str:
+    """The class of a calculator's error; calculators raise what they like, so its words decide."""
+    words = str(error).lower()
+    if isinstance(error, MemoryError):
+        return "memory"
+    if "converge" in words or "scf" in words:
+        return "unconverged"
+    if "diagonali" in words or "eigenvalue" in words or isinstance(error, np.linalg.LinAlgError):
+        return "diagonalisation"
+    return "geometry" if "atoms overlap" in words or "too close" in words else "error"
 
 
 def _elements_of(calculator: str) -> set[str]:

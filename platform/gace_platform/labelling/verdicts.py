@@ -1,0 +1,129 @@
+"""From requests to records to verdicts: what every way to compute a label shares."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from time import time
+from typing import Any, Literal, NamedTuple
+
+from ase import Atoms
+
+from gace_platform.labelling.config import QualityGate
+from gace_platform.labelling.engines.base import Engine, Label
+from gace_platform.labelling.gate import objection
+from gace_platform.ledger.keys import label_key, with_charge_and_spin
+from gace_platform.ledger.store import (
+    ENERGY_DIGITS,
+    FORCE_DIGITS,
+    STRESS_DIGITS,
+    LabelRecord,
+    LabelStore,
+    rounded,
+)
+
+
+class Request(NamedTuple):
+    """One structure on its way to a label."""
+
+    number: int
+    atoms: Atoms
+    """With charge and spin in ``info``."""
+    key: str
+
+
+class Verdict(NamedTuple):
+    """What became of one structure."""
+
+    atoms: Atoms
+    """The structure as asked for, with its label if accepted."""
+    record: LabelRecord
+    verdict: Literal["accepted", "quarantined"]
+    reason: str
+    """Why it was quarantined; empty if accepted."""
+    reused: bool
+    """Whether the label had been paid for before."""
+
+
+class Judge:
+    """Applies the quality gate to finished calculations, new or reused."""
+
+    def __init__(self, limits: QualityGate, isolated: Mapping[str, float] | None, store: LabelStore) -> None:
+        self.limits = limits
+        self.isolated = isolated
+        self.store = store
+
+    def __call__(self, request: Request, record: LabelRecord, reused: bool) -> Verdict:
+        """The verdict on one finished calculation."""
+        reason: str | None = record.reason or None
+        if record.status == "computed":
+            reason = self.store.suspicion(record.key) or self._objection(request, record)
+        if reason:
+            return Verdict(request.atoms, record, "quarantined", reason, reused)
+        return Verdict(labelled(request, record), record, "accepted", "", reused)
+
+    def _objection(self, request: Request, record: LabelRecord) -> str | None:
+        label = record.atoms()
+        return objection(
+            request.atoms,
+            label.info["REF_energy"],
+            label.arrays["REF_forces"],
+            label.info.get("REF_stress"),
+            self.limits,
+            self.isolated,
+            record.evidence,
+        )
+
+
+def make_request(number: int, atoms: Atoms, engine: Engine, settings: dict[str, Any]) -> Request:
+    """A structure with its charge and spin made explicit, and its key."""
+    resolved = with_charge_and_spin(atoms, *engine.charge_and_spin(atoms))
+    return Request(number, resolved, label_key(resolved, settings))
+
+
+def attempts_before(store: LabelStore, keys: Collection[str]) -> list[list[dict[str, Any]]]:
+    """The attempts at every structure in the store but those in ``keys``, ordered by label key.
+
+    What the present batch has computed already (before a kill, or in a job beside this one) is left out, so that
+    what the ladder knows at the start does not depend on how far the batch had come.
+    """
+    return [record.attempts for record in store.records() if record.key not in keys and record.attempts]
+
+
+def labelled(request: Request, record: LabelRecord) -> Atoms:
+    """The structure as asked for, with the label; labels it came with are replaced."""
+    atoms = request.atoms.copy()
+    for name in ("energy", "free_energy", "stress", "REF_energy", "REF_stress"):
+        atoms.info.pop(name, None)
+    for name in ("forces", "REF_forces"):
+        atoms.arrays.pop(name, None)
+    label = record.atoms()
+    atoms.info.update({name: label.info[name] for name in ("REF_energy", "REF_stress") if name in label.info})
+    atoms.arrays["REF_forces"] = label.arrays["REF_forces"]
+    atoms.info["label_key"] = request.key
+    return atoms
+
+
+def make_record(
+    request: Request, run: str, label: Label | None, reason: str, attempts: list[dict[str, Any]]
+) -> LabelRecord:
+    """The record of a calculation that has ended, with its label or with the failure of every attempt."""
+    atoms = request.atoms
+    return LabelRecord(
+        key=request.key,
+        run=run,
+        status="failed" if label is None else "computed",
+        numbers=atoms.numbers.tolist(),
+        positions=atoms.positions.tolist(),
+        cell=atoms.cell.array.tolist(),
+        pbc=atoms.pbc.tolist(),
+        charge=atoms.info["charge"],
+        spin=atoms.info["spin"],
+        energy=None if label is None else round(label.energy, ENERGY_DIGITS),
+        forces=None if label is None else rounded(label.forces, FORCE_DIGITS),
+        stress=None if label is None else rounded(label.stress, STRESS_DIGITS),
+        evidence=None if label is None else label.evidence,
+        reason=reason,
+        attempts=attempts,
+        core_seconds=round(sum(one["core_seconds"] for one in attempts), 3),
+        finished=round(time(), 3),
+    )
