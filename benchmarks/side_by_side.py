@@ -66,10 +66,12 @@ def options(text: str) -> tuple[str, list[str], str]:
 
 def contestants(args: argparse.Namespace) -> tuple[list[Contestant], list[str]]:
     """Ours first, then the peers that are there; and what is absent."""
-    speed, found, absent = str(HERE / "speed.py"), [], []
+    speed, data = str(HERE / "speed.py"), args.drivers / "data"
+    found, absent = [], []
+    shared = ["--data", str(data)] if data.is_dir() else []
     for one in args.ours or ["2L-medium"]:
         model, flags, label = options(one)
-        command = (sys.executable, speed, "--json", "--model", model, *flags)
+        command = (sys.executable, speed, "--json", "--model", model, *shared, *flags)
         found.append(Contestant(f"gace {model} {label}".strip(), command))
     peers = args.peer
     if peers is None:
