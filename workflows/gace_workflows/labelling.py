@@ -10,7 +10,13 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_gace.calculations.label import LabelCalculation
 from aiida_gace.data.dataset import DatasetData
+from gace.config import parse_config
+from gace_platform.labelling.config import LabelConfig
+from gace_platform.labelling.engines.base import THROUGH_AIIDA, make_engine
+from gace_platform.labelling.verdicts import attempts_before, make_request
+from gace_platform.ledger.store import LabelStore
 from gace_workflows.patience import verdict, wants_another_try
+from gace_workflows.reference_batch import ReferenceBatchWorkChain
 
 
 @calcfunction
@@ -69,6 +75,7 @@ class LabelWorkChain(WorkChain):
         spec.input("max_in_flight", valid_type=orm.Int, default=lambda: orm.Int(2), help="Jobs at a time.")
         spec.outline(
             cls.split_into_batches,
+            while_(cls.atoms_are_due)(cls.submit_atoms),
             while_(cls.batches_are_left)(
                 cls.submit_batches,
                 cls.note_verdicts,
@@ -100,7 +107,40 @@ class LabelWorkChain(WorkChain):
         batches = split(self.inputs.structures, orm.Int(number)) if number > 1 else None
         self.ctx.batches = dict(batches) if batches else {"batch_000": self.inputs.structures}
         self.ctx.pending = sorted(self.ctx.batches)
+        self.ctx.history = self.lessons()
         self.report(f"{count} structures in {number} batches")
+
+    def lessons(self) -> list[list[dict[str, t.Any]]]:
+        """What remedies did for other labels; frozen here, so that a kill changes nothing."""
+        config = parse_config(self.inputs.config.get_dict(), LabelConfig)
+        engine = make_engine(config.reference)
+        settings = engine.settings()
+        structures = self.inputs.structures.get_structures()
+        keys = {make_request(number, one, engine, settings).key for number, one in enumerate(structures)}
+        return attempts_before(LabelStore(config.store), keys)
+
+    @property
+    def through_aiida(self) -> bool:
+        """Whether AiiDA runs the program itself, through the program's own plug-in."""
+        return self.inputs.config["reference"]["engine"] in THROUGH_AIIDA
+
+    def atoms_are_due(self) -> bool:
+        """Whether isolated atoms have to be computed before the batches, which then share them."""
+        wanted = self.through_aiida and bool(self.inputs.config.get_dict().get("isolated_atoms"))
+        return wanted and wants_another_try(self.ctx.get("atoms_tries"))
+
+    def submit_atoms(self) -> ToContext:
+        """Compute the isolated atoms."""
+        builder = ReferenceBatchWorkChain.get_builder()
+        builder.structures = self.inputs.structures
+        builder.config = self.batch_config()
+        builder.atoms_only = orm.Bool(True)
+        builder.metadata.label = f"{self.node.label}: isolated atoms"
+        return ToContext(atoms_tries=append_(self.submit(builder)))
+
+    def batch_config(self) -> orm.Dict:
+        """The configuration of a batch, with what the ladder of remedies starts from."""
+        return orm.Dict({**self.inputs.config.get_dict(), "history": self.ctx.history})
 
     def batches_are_left(self) -> bool:
         """Whether a batch has not ended for good."""
@@ -110,9 +150,10 @@ class LabelWorkChain(WorkChain):
         """Submit as many of the pending batches as may run at a time."""
         jobs = {}
         for name in self.ctx.pending[: self.inputs.max_in_flight.value]:
-            builder = LabelCalculation.get_builder()
-            builder.code = self.inputs.code
-            builder.config = self.inputs.config
+            builder = (ReferenceBatchWorkChain if self.through_aiida else LabelCalculation).get_builder()
+            if not self.through_aiida:
+                builder.code = self.inputs.code
+            builder.config = self.batch_config()
             builder.structures = self.ctx.batches[name]
             builder.metadata.label = f"{self.node.label}: {name}" if self.node.label else name
             builder.metadata.description = f"{len(self.ctx.batches[name])} reference calculations"

@@ -9,6 +9,7 @@ import click
 
 from gace.cli import print_json
 from gace.errors import InputError
+from gace_platform.labelling.care import import_command, ladder, list_labels, quarantine, retry, show
 
 
 @click.group()
@@ -72,64 +73,6 @@ def isolated(config: Path, out: Path, overrides: tuple[str, ...], as_json: bool)
             click.echo(f"{symbol:2s} {energy:18.8f} eV")
 
 
-@command.command("list")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON summary as the last line.")
-def list_labels(store: Path, as_json: bool) -> None:
-    """Every finished calculation in STORE with its price, and what was lost to kills."""
-    opened = _open(store)
-    rows = [
-        {
-            "key": one.key,
-            "formula": one.atoms().get_chemical_formula(),
-            "status": one.status,
-            "price": one.core_seconds,
-        }
-        for one in opened.records()
-    ]
-    lost = opened.lost()
-    summary = {
-        "labels": sum(row["status"] == "computed" for row in rows),
-        "failed": sum(row["status"] == "failed" for row in rows),
-        "core_seconds": round(sum(row["price"] for row in rows), 3),
-        "paid_twice": opened.paid_twice(),
-        "lost": len(lost),
-        "lost_core_seconds": round(sum(one["core_seconds"] for one in lost), 3),
-    }
-    if as_json:
-        print_json({**summary, "records": rows})
-        return
-    for row in rows:
-        click.echo(f"{row['key']}  {row['formula']:16s} {row['status']:9s} {row['price']:10.2f} core s")
-    click.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
-
-
-@command.command("show")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("key")
-def show(store: Path, key: str) -> None:
-    """One record of STORE (KEY may be shortened) and its history, as JSON."""
-    from gace.errors import nearest
-
-    opened = _open(store)
-    known = opened.keys()
-    matches = [one for one in known if one.startswith(key)]
-    if len(matches) != 1:
-        problem = f"{len(matches)} labels begin with '{key}'" if matches else f"no label '{key}'"
-        raise InputError(problem + ("" if matches else nearest(key, known[:20])))
-    record = opened.get(matches[0])
-    history: list[dict[str, Any]] = [entry for entry in opened.journal if entry["key"] == matches[0]]
-    print_json({**(record.model_dump() if record else {}), "history": history})
-
-
-def _open(folder: Path) -> Any:
-    from gace_platform.ledger.store import LabelStore
-
-    if not folder.is_dir():
-        raise InputError(f"no such label store: {folder}")
-    return LabelStore(folder)
-
-
 def _show(verdict: Any, done: int, total: int) -> None:
     """One line of progress on standard error."""
     price = "reused" if verdict.reused else f"{verdict.record.core_seconds:.1f} core s"
@@ -137,3 +80,7 @@ def _show(verdict: Any, done: int, total: int) -> None:
     click.echo(
         f"{done}/{total} {verdict.atoms.get_chemical_formula()} {verdict.verdict} ({price}){reason}", err=True
     )
+
+
+for _command in (list_labels, show, retry, quarantine, ladder, import_command):
+    command.add_command(_command)

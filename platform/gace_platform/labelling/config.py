@@ -3,60 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from gace.config import Closed, load_config
+from gace_platform.labelling.references import (
+    PySCFReference,
+    QuantumEspressoReference,
+    Reference,
+    TeacherReference,
+    located,
+)
 
-
-class PySCFReference(Closed):
-    """Kohn–Sham density functional theory of molecules by PySCF."""
-
-    engine: Literal["pyscf"] = "pyscf"
-    functional: str = "PBE"
-    """Any functional PySCF knows by name."""
-    basis: str = "def2-svp"
-    """Any Gaussian basis PySCF knows by name."""
-    charge: int = 0
-    """Total charge (e) of structures that do not state their own."""
-    spin: int | None = Field(default=None, ge=0)
-    """Unpaired electrons of structures that do not state their own; None: the lowest possible, 0 or 1."""
-    density_fit: bool = True
-    """Resolution of identity for the Coulomb (and exchange) integrals."""
-    auxiliary_basis: str | None = None
-    """Fitting basis; None: the one PySCF pairs with ``basis``."""
-    dispersion: Literal["d3bj", "d3zero", "d4"] | None = None
-    """Empirical dispersion added to energy and forces (needs the package pyscf-dispersion)."""
-    grid_level: int = Field(default=2, ge=0, le=9)
-    """Fineness of the integration grid, as PySCF counts."""
-    grid_response: bool = False
-    """Include the movement of the grid in the forces: the net force becomes exactly zero."""
-    conv_tol: float = Field(default=1e-8, gt=0, le=1e-4)
-    """Energy change at which the self-consistent field counts as converged, Hartree."""
-    max_cycle: int = Field(default=60, ge=1)
-    """Cycles of the first attempt; remedies may use more."""
-    memory_mb: int = Field(default=4000, ge=500)
-    """Memory PySCF plans with, MB. Fixed, since its block sizes, and with them rounding, depend on it."""
-
-
-class TeacherReference(Closed):
-    """A fast potential in the place of a quantum calculation, for rehearsals: any ASE calculator."""
-
-    engine: Literal["teacher"]
-    calculator: str
-    """A known name (``tblite``, ``emt``, ``tersoff-si``, ``lj``) or ``module:factory``."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the calculator, for instance ``{method: GFN2-xTB}``."""
-    version: str | None = None
-    """Version of the calculator, part of the label key; None: that of the installed package it comes from."""
-    charge: int = 0
-    """Total charge (e) of structures that do not state their own."""
-    spin: int | None = Field(default=None, ge=0)
-    """Unpaired electrons of structures that do not state their own; None: 0 (tblite: the lowest possible)."""
-
-
-Reference = Annotated[PySCFReference | TeacherReference, Field(discriminator="engine")]
+__all__ = [
+    "LabelConfig",
+    "PySCFReference",
+    "QualityGate",
+    "QuantumEspressoReference",
+    "Reference",
+    "TeacherReference",
+    "load_label_config",
+    "located",
+]
 
 
 class QualityGate(Closed):
@@ -106,4 +75,10 @@ def load_label_config(path: str | Path, overrides: tuple[str, ...] = ()) -> Labe
     config = load_config(path, LabelConfig, overrides)
     folder = Path(path).resolve().parent
     structures = None if config.structures is None else folder / config.structures
-    return config.model_copy(update={"structures": structures, "store": folder / config.store})
+    return config.model_copy(
+        update={
+            "structures": structures,
+            "store": folder / config.store,
+            "reference": located(config.reference, folder),
+        }
+    )

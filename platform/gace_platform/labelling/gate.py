@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
 from typing import Any
 
 import numpy as np
@@ -61,8 +60,8 @@ def disproof(evidence: Mapping[str, Any]) -> str | None:
     """What in a program's own account contradicts what it was asked, or None.
 
     Args:
-        evidence: ``converged`` (bool), ``accuracy`` and ``threshold`` (eV, of the self-consistent energy), ``asked``
-            and ``stated``: settings by name as they were asked for and as the output states them. All optional.
+        evidence: ``converged`` (bool), ``accuracy`` and ``threshold`` (eV, of the self-consistent energy),
+            ``asked`` and ``stated``: settings by name as asked for and as the output has them. All optional.
     """
     if evidence.get("converged") is False:
         return "unconverged: the program says that its self-consistent field did not converge"
@@ -73,7 +72,7 @@ def disproof(evidence: Mapping[str, Any]) -> str | None:
     for name, asked in (evidence.get("asked") or {}).items():
         found = stated.get(name)
         same = (
-            abs(found - asked) <= 1e-6 * max(1.0, abs(asked))
+            abs(found - asked) <= 1e-4 * abs(asked)
             if isinstance(asked, int | float) and isinstance(found, int | float)
             else found == asked
         )

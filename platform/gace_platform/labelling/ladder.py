@@ -1,13 +1,14 @@
 """The ladder of remedies: what to try after a failure, learnt from what has helped so far.
 
-The ladder looks at finished calculations only, and its choice is a function of them alone: the same history gives
-the same order, whatever was killed, and however many processes work.
+The ladder looks at finished calculations only, and its choice is a function of them alone: the same history
+gives the same order, whatever was killed, and however many processes work.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 FAILURE_CLASSES = {
@@ -71,7 +72,7 @@ class Ladder:
 
     def learn(self, attempts: Attempts) -> None:
         """Take in the attempts at one structure, in their order (see ``LabelRecord.attempts``)."""
-        for failed, following in zip(attempts, attempts[1:], strict=False):
+        for failed, following in pairwise(attempts):
             if failed["failure_class"] is None or failed["failure_class"] in PASSING:
                 continue
             if following["failure_class"] in PASSING:

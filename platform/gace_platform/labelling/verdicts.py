@@ -81,12 +81,17 @@ def make_request(number: int, atoms: Atoms, engine: Engine, settings: dict[str, 
 
 
 def attempts_before(store: LabelStore, keys: Collection[str]) -> list[list[dict[str, Any]]]:
-    """The attempts at every structure in the store but those in ``keys``, ordered by label key.
+    """The attempts at every structure in the store that took more than one, ordered by label key.
 
-    What the present batch has computed already (before a kill, or in a job beside this one) is left out, so that
-    what the ladder knows at the start does not depend on how far the batch had come.
+    Args:
+        store: the label store.
+        keys: of the present batch, which are left out.
+
+    What the present batch has computed already (before a kill, or in a job beside this one) does not count,
+    so that what the ladder knows at the start does not depend on how far the batch had come.
     """
-    return [record.attempts for record in store.records() if record.key not in keys and record.attempts]
+    records = (record for record in store.records() if record.key not in keys)
+    return [record.attempts for record in records if len(record.attempts) > 1]
 
 
 def labelled(request: Request, record: LabelRecord) -> Atoms:

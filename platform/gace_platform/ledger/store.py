@@ -212,12 +212,13 @@ class LabelStore:
     def lost(self) -> list[dict[str, Any]]:
         """Calculations that were started and killed: ``key``, ``run``, ``time``, ``core_seconds`` spent.
 
-        The price is the last one noted while it ran, so up to a few seconds too small.
+        The price is the last one noted while it ran, so up to a few seconds too small. Calculations run by
+        AiiDA are not lost by a kill: it finds them again.
         """
         started: dict[str, dict[str, Any]] = {}
         for entry in self.journal:
             run = str(entry.get("run"))
-            if entry["event"] == "started":
+            if entry["event"] == "started" and entry.get("through") is None:
                 started[run] = entry
             elif entry["event"] in ("computed", "quarantined"):
                 started.pop(run, None)

@@ -49,7 +49,7 @@ def check_campaign(campaign: Campaign, folder: CampaignFolder) -> list[Atoms]:
         MissingDependencyError: a package it needs is not installed.
     """
     structures = starting_structures(campaign)
-    check_packages()
+    check_packages(campaign)
     check_recipes(campaign)
     check_architecture(campaign, structures)
     check_reference(campaign, structures)
@@ -58,9 +58,13 @@ def check_campaign(campaign: Campaign, folder: CampaignFolder) -> list[Atoms]:
     return structures
 
 
-def check_packages() -> None:
+def check_packages(campaign: Campaign) -> None:
     """See that the packages of the upper floors are there."""
+    programs = []
+    if campaign.reference.engine == "quantum-espresso":
+        programs.append(("aiida_quantumespresso", "aiida-quantumespresso", "dft"))
     for module, package, extra in (
+        *programs,
         ("aiida", "aiida-core", "aiida"),
         ("distributed", "dask", "platform"),
         ("mlflow", "mlflow", "platform"),

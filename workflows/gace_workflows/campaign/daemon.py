@@ -163,7 +163,8 @@ def end_jobs(folder: Path) -> int:
 
     def is_ours(process: psutil.Process) -> bool:
         return process.cwd().startswith(work) and (
-            "_aiidasubmit.sh" in process.cmdline() or "GACE_ERROR_FILE" in process.environ()
+            "_aiidasubmit.sh" in process.cmdline()
+            or not {"GACE_ERROR_FILE", "GACE_JOB"}.isdisjoint(process.environ())
         )
 
     return end_processes(is_ours)

@@ -19,7 +19,7 @@ from gace_platform.cluster.config import Port
 from gace_platform.committee.config import CommitteeSection
 from gace_platform.exam.config import Criteria
 from gace_platform.exploration.config import ExploreConfig, Teacher
-from gace_platform.labelling.config import LabelConfig, PySCFReference, Reference
+from gace_platform.labelling.config import LabelConfig, PySCFReference, Reference, located
 
 NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
 
@@ -213,6 +213,8 @@ def load_campaign(path: str | Path, overrides: tuple[str, ...] = ()) -> Campaign
     path = Path(path)
     campaign = load_config(path, Campaign, overrides)
     folder = path.resolve().parent
+    if "reference" in campaign.model_fields_set:
+        campaign = campaign.model_copy(update={"reference": located(campaign.reference, folder)})
     return campaign.with_files([(folder / file).resolve() for file in campaign.system.files])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from gace_platform.labelling.config import PySCFReference
+from gace_platform.labelling.config import PySCFReference, QuantumEspressoReference
 from gace_workflows.campaign.file import Campaign
 
 if t.TYPE_CHECKING:
@@ -64,6 +64,9 @@ def level(campaign: Campaign) -> str:
     reference = campaign.reference
     if isinstance(reference, PySCFReference):
         return f"{reference.functional}/{reference.basis} by PySCF"
+    if isinstance(reference, QuantumEspressoReference):
+        files = ", ".join(reference.pseudopotentials.values())
+        return f"plane waves to {reference.cutoff_wfc:g} Ry with {files} by Quantum ESPRESSO"
     return f"teacher {reference.calculator}"
 
 

@@ -10,7 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from gace.errors import LabelError
-from gace_platform.labelling.config import PySCFReference, TeacherReference
+from gace_platform.labelling.config import PySCFReference, QuantumEspressoReference, Reference
 from gace_platform.labelling.ladder import Remedy
 
 
@@ -84,8 +84,16 @@ class Engine(Protocol):
         ...
 
 
-def make_engine(reference: PySCFReference | TeacherReference) -> Engine:
+THROUGH_AIIDA = frozenset({"quantum-espresso"})
+"""Engines whose program AiiDA runs: they take part in campaigns, and have no ``run`` of their own."""
+
+
+def make_engine(reference: Reference) -> Engine:
     """The engine of a reference section."""
+    if isinstance(reference, QuantumEspressoReference):
+        from gace_platform.labelling.engines.quantum_espresso import QuantumEspressoEngine
+
+        return QuantumEspressoEngine(reference)
     if isinstance(reference, PySCFReference):
         from gace_platform.labelling.engines.pyscf import PySCFEngine
 

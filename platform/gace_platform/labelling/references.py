@@ -1,0 +1,110 @@
+"""Levels of theory: one closed section for each engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gace.config import Closed
+
+
+class PySCFReference(Closed):
+    """Kohn–Sham density functional theory of molecules by PySCF."""
+
+    engine: Literal["pyscf"] = "pyscf"
+    functional: str = "PBE"
+    """Any functional PySCF knows by name."""
+    basis: str = "def2-svp"
+    """Any Gaussian basis PySCF knows by name."""
+    charge: int = 0
+    """Total charge (e) of structures that do not state their own."""
+    spin: int | None = Field(default=None, ge=0)
+    """Unpaired electrons of structures that do not state their own; None: the lowest possible, 0 or 1."""
+    density_fit: bool = True
+    """Resolution of identity for the Coulomb (and exchange) integrals."""
+    auxiliary_basis: str | None = None
+    """Fitting basis; None: the one PySCF pairs with ``basis``."""
+    dispersion: Literal["d3bj", "d3zero", "d4"] | None = None
+    """Empirical dispersion added to energy and forces (needs the package pyscf-dispersion)."""
+    grid_level: int = Field(default=2, ge=0, le=9)
+    """Fineness of the integration grid, as PySCF counts."""
+    grid_response: bool = False
+    """Include the movement of the grid in the forces: the net force becomes exactly zero."""
+    conv_tol: float = Field(default=1e-8, gt=0, le=1e-4)
+    """Energy change at which the self-consistent field counts as converged, Hartree."""
+    max_cycle: int = Field(default=60, ge=1)
+    """Cycles of the first attempt; remedies may use more."""
+    memory_mb: int = Field(default=4000, ge=500)
+    """Memory PySCF plans with, MB. Fixed, since its block sizes, and with them rounding, depend on it."""
+
+
+class TeacherReference(Closed):
+    """A fast potential in the place of a quantum calculation, for rehearsals: any ASE calculator."""
+
+    engine: Literal["teacher"]
+    calculator: str
+    """A known name (``tblite``, ``emt``, ``tersoff-si``, ``lj``) or ``module:factory``."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the calculator, for instance ``{method: GFN2-xTB}``."""
+    version: str | None = None
+    """Version of the calculator, part of the label key; None: that of the installed package it comes from."""
+    charge: int = 0
+    """Total charge (e) of structures that do not state their own."""
+    spin: int | None = Field(default=None, ge=0)
+    """Unpaired electrons of structures that do not state their own; None: 0 (tblite: the lowest possible)."""
+
+
+class QuantumEspressoReference(Closed):
+    """Plane waves and pseudopotentials by Quantum ESPRESSO, run by AiiDA's ``PwBaseWorkChain``.
+
+    What is not said here comes from the protocol.
+    """
+
+    engine: Literal["quantum-espresso"]
+    pseudopotentials: dict[str, str] = Field(min_length=1)
+    """File of the pseudopotential of each element (UPF); its functional is the functional."""
+    pseudopotential_folder: Path | None = None
+    """Folder of these files; None: ``$ESPRESSO_PSEUDO``, else where Debian's package has them."""
+    executable: str = "pw.x"
+    """The program, a name on the PATH or a path."""
+    protocol: Literal["fast", "balanced", "stringent"] = "balanced"
+    """Protocol of aiida-quantumespresso that the inputs start from."""
+    cutoff_wfc: float = Field(gt=0)
+    """Cutoff of the wave functions, Ry."""
+    cutoff_rho: float | None = Field(default=None, gt=0)
+    """Cutoff of the density, Ry; None: four times ``cutoff_wfc``, right for norm-conserving files only."""
+    kpoints_distance: float | None = Field(default=None, gt=0)
+    """Largest distance between k-points, 1/Å; None: the protocol's."""
+    smearing: Literal["cold", "gaussian", "methfessel-paxton", "fermi-dirac"] | None = "cold"
+    """Smearing of occupations; None: fixed occupations, for insulators only."""
+    degauss: float = Field(default=0.01, gt=0)
+    """Width of the smearing, Ry."""
+    conv_thr_per_atom: float = Field(default=1e-10, gt=0, le=1e-6)
+    """Energy error at which the self-consistent field counts as converged, Ry per atom."""
+    max_cycle: int = Field(default=80, ge=1)
+    """Cycles of the first attempt; remedies may use more."""
+    charge: int = 0
+    """Total charge (e) of structures that do not state their own."""
+    magnetisation: dict[str, float] | None = None
+    """Starting magnetisation by element (-1 to 1); given: the calculation is spin-polarised."""
+    dispersion: Literal["grimme-d2", "grimme-d3", "tkatchenko-scheffler", "xdm"] | None = None
+    """Dispersion correction, by Quantum ESPRESSO's name."""
+    isolated_box: float = Field(default=10.0, gt=4)
+    """Edge of the cubic cell around an isolated atom, Å."""
+    processes: int = Field(default=1, ge=1)
+    """MPI processes of one calculation."""
+
+
+Reference = Annotated[
+    PySCFReference | TeacherReference | QuantumEspressoReference, Field(discriminator="engine")
+]
+
+
+def located(reference: Reference, folder: Path) -> Reference:
+    """The same reference with its relative paths counted from ``folder``."""
+    if isinstance(reference, QuantumEspressoReference) and reference.pseudopotential_folder is not None:
+        path = (folder / reference.pseudopotential_folder.expanduser()).resolve()
+        return reference.model_copy(update={"pseudopotential_folder": path})
+    return reference

@@ -1,0 +1,105 @@
+"""What an adapter is: the contract between the labelling work chain and a DFT program's own plug-in."""
+
+from __future__ import annotations
+
+import typing as t
+
+from gace.errors import InputError
+
+if t.TYPE_CHECKING:
+    from aiida.engine import ProcessBuilder
+    from aiida.orm import InstalledCode, ProcessNode
+    from ase import Atoms
+
+    from gace_platform.labelling.config import Reference
+    from gace_platform.labelling.engines.base import Engine, Label
+
+
+class Outcome(t.NamedTuple):
+    """How one attempt ended: with a label, or with a failure class, a message and the end of the output."""
+
+    label: Label | None
+    failure_class: str | None
+    message: str
+    log: str
+    core_seconds: float
+
+
+class Adapter(t.Protocol):
+    """Runs one program through its AiiDA plug-in."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine behind it: settings, remedies, isolated atoms."""
+        ...
+
+    def prepare(self) -> None:
+        """Make what all calculations share (code, pseudopotentials) in the loaded profile; safe to repeat."""
+        ...
+
+    def builder(self, atoms: Atoms, remedy: int, time_limit: float | None) -> ProcessBuilder:
+        """The inputs of one attempt, ready to be submitted; ``time_limit`` in seconds."""
+        ...
+
+    def outcome(self, node: ProcessNode, atoms: Atoms) -> Outcome:
+        """What became of a finished attempt."""
+        ...
+
+
+def make_adapter(reference: Reference) -> Adapter:
+    """The adapter of a reference section.
+
+    Raises:
+        InputError: AiiDA does not run this engine.
+    """
+    if reference.engine == "quantum-espresso":
+        from aiida_gace.adapters.quantum_espresso import QuantumEspressoAdapter
+
+        return QuantumEspressoAdapter(reference)
+    raise InputError(f"the engine {reference.engine} is not run through a plug-in of AiiDA")
+
+
+def local_code(executable: str, plugin: str, prepend_text: str) -> InstalledCode:
+    """A program of this machine as an AiiDA code of the loaded profile; made at the first call.
+
+    Args:
+        executable: absolute path.
+        plugin: entry point of the calculation it is for.
+        prepend_text: shell lines before each run.
+    """
+    from aiida import orm
+
+    filters = {
+        "attributes.filepath_executable": executable,
+        "attributes.input_plugin": plugin,
+        "attributes.prepend_text": prepend_text,
+    }
+    found = orm.QueryBuilder().append(orm.InstalledCode, filters=filters).first(flat=True)
+    if found is not None:
+        return t.cast("InstalledCode", found)
+    label = executable.rpartition("/")[2]
+    count = orm.QueryBuilder().append(orm.InstalledCode, filters={"label": {"like": f"{label}%"}}).count()
+    return orm.InstalledCode(
+        label=label if not count else f"{label}-{count + 1}",
+        computer=orm.load_computer("localhost"),
+        filepath_executable=executable,
+        default_calc_job_plugin=plugin,
+        with_mpi=None,
+        prepend_text=prepend_text,
+    ).store()
+
+
+def text_of(node: t.Any, name: str) -> str:
+    """A retrieved text file of a calculation; empty when there is none."""
+    try:
+        return str(node.outputs.retrieved.base.repository.get_object_content(name, mode="r"))
+    except Exception:  # nothing was retrieved, or not this file, or it is no text
+        return ""
+
+
+def tail(text: str, lines: int = 15) -> str:
+    """The last lines of a text that are not empty."""
+    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+
+
+__all__ = ["Adapter", "Outcome", "local_code", "make_adapter", "tail", "text_of"]
