@@ -25,7 +25,7 @@ from gace.potential.devices import resolve_device, resolve_dtype
 from gace.potential.potential import Potential
 from gace.structures.io import write_structures
 from gace.training.batches import Packed
-from gace.training.config import TrainConfig
+from gace.training.config import TrainConfig, TrainingConfig
 from gace.training.metrics import MetricsFile
 from gace.training.model import choose_cutoff, make_model
 from gace.training.prepare import Data, pack, read_data
@@ -33,7 +33,10 @@ from gace.training.progress import ProgressBar
 from gace.training.trainer import Trainer
 
 WARM_STEPS = 3
-"""Steps before the clock of ``train`` starts, and the free ones of ``acc`` on a compiled path."""
+"""Steps before the clock of ``train`` starts."""
+
+PATHS = {"eager": False, "compiled": True, "auto": None}
+"""What ``training.compile`` is for each path."""
 
 FOREVER = 10**9
 
@@ -43,24 +46,33 @@ class BudgetedTrainer(Trainer):
 
     budget = 0.0
     """CPU seconds."""
-    free_steps = 0
-    """First steps that do not count, since they compile."""
-    _began: float | None = None
+    spent = 0.0
+    """CPU seconds of the steps so far; those that compiled code do not count."""
+    _read = 0.0
+    _compiling = 0.0
 
-    @property
-    def spent(self) -> float:
-        """CPU seconds since the first step that counts."""
-        return 0.0 if self._began is None else time.process_time() - self._began
+    def begin(self, budget: float) -> None:
+        """Start the clock."""
+        self.budget, self._read = budget, time.process_time()
 
     def progress(self) -> float:
         """Share of the budget that is used."""
-        if self._began is None and self.step >= self.free_steps:
-            self._began = time.process_time()
         return min(1.0, self.spent / self.budget)
+
+    def used_up(self) -> bool:
+        """Count the step that has ended; whether the budget is used up."""
+        now = time.process_time()
+        compiling = getattr(getattr(self, "compiled", None), "seconds", 0.0)
+        if compiling == self._compiling:
+            self.spent += now - self._read
+        self._read, self._compiling = now, compiling
+        return self.spent >= self.budget
 
 
 def configuration(args: argparse.Namespace, train: Path, **training: Any) -> TrainConfig:
     """The configuration of the file, if one was given, with data, precision and what the workload sets."""
+    if args.path not in PATHS:
+        sys.exit(f"error: training has no path '{args.path}': there are {', '.join(PATHS)}")
     content = read_yaml(args.config) if args.config else {}
     content["data"] = {"train": str(train), "isolated_atoms": ISOLATED_ATOMS}
     potential = content.setdefault("potential", {})
@@ -68,15 +80,10 @@ def configuration(args: argparse.Namespace, train: Path, **training: Any) -> Tra
     potential.setdefault("cutoff", args.cutoff or CUTOFF)
     content.update(dtype=args.dtype, device=args.device, threads=args.threads)
     content["training"] = {**content.get("training", {}), **training}
-    for name, fields in (("training", TrainConfig.model_fields["training"].annotation), ("", TrainConfig)):
-        if "path" in fields.model_fields:
-            (content[name] if name else content)["path"] = args.path
-            break
-    else:
-        if args.path != "eager":
-            sys.exit(
-                f"error: this version of gace trains by the eager path only, '{args.path}' was asked for"
-            )
+    if "compile" in TrainingConfig.model_fields:
+        content["training"]["compile"] = PATHS[args.path]
+    elif args.path != "eager":
+        sys.exit(f"error: this version of gace trains by the eager path only, not by '{args.path}'")
     for override in args.overrides:
         apply_override(content, override)
     return parse_config(content, TrainConfig).with_learning_rate()
@@ -164,9 +171,9 @@ def accuracy(args: argparse.Namespace, budget: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         trainer, data, packed, build_s = prepare(config, out, BudgetedTrainer)
-        trainer.budget, trainer.free_steps = budget, 0 if args.path == "eager" else WARM_STEPS
         began = time.time()
-        drive(trainer, out, lambda: trainer.spent >= budget)
+        trainer.begin(budget)
+        drive(trainer, out, trainer.used_up)
         spent, wall = trainer.spent, time.time() - began
     potential = Potential([trainer.result()], isolated_atom_energies=data.isolated_atoms)
     if args.keep:
