@@ -34,28 +34,31 @@ class RadialBasis(nn.Module):
     """Fixed radial basis g_n(r) without the cutoff factor.
 
     ``bessel``: ``√(2/r_cut) sin(nπ r/r_cut)/r · r_cut/2``, n = 1 … n_max (orthogonal on a sphere);
-    ``chebyshev``: T_n(2 r/r_cut - 1), n = 0 … n_max - 1.
+    ``chebyshev``: T_n(2 r/r_cut - 1), n = 0 … n_max - 1. With ``decay`` a the n-th function (from 1) is
+    divided by n^a: a prior of smoothness for whatever is learnt on top.
     """
 
-    def __init__(self, kind: str, n_max: int, cutoff: float) -> None:
+    def __init__(self, kind: str, n_max: int, cutoff: float, decay: float = 0.0) -> None:
         super().__init__()
         if kind not in KINDS:
             raise InputError(f"no radial basis called '{kind}'{nearest(kind, KINDS)}")
         self.kind, self.n_max, self.cutoff = kind, n_max, cutoff
         order = torch.arange(1, n_max + 1, dtype=torch.float64) * (math.pi / cutoff)
         self.register_buffer("wave_number", order, persistent=False)
+        prior = torch.arange(1, n_max + 1, dtype=torch.float64) ** -decay
+        self.register_buffer("prior", prior, persistent=False)
 
     def forward(self, r: Tensor) -> Tensor:
         """``(...,) -> (..., n_max)``; ``r`` in Å and positive."""
         r = r.unsqueeze(-1)
         if self.kind == "bessel":
             # sin is evaluated inside the cutoff only: beyond it the cutoff factor is zero
-            return torch.sin(r * self.wave_number) * (self.cutoff / math.sqrt(2.0) / r)
+            return torch.sin(r * self.wave_number) * self.prior * (self.cutoff / math.sqrt(2.0) / r)
         x = (r * (2.0 / self.cutoff) - 1.0).clamp(max=1.0)
         functions = [torch.ones_like(x), x]
         while len(functions) < self.n_max:
             functions.append(2.0 * x * functions[-1] - functions[-2])
-        return torch.cat(functions[: self.n_max], dim=-1)
+        return torch.cat(functions[: self.n_max], dim=-1) * self.prior
 
 
 class RadialNetwork(nn.Module):

@@ -24,16 +24,20 @@ class PotentialCalculator(Calculator):
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
 
-    def __init__(self, potential: Potential, *, skin: float = 0.5, uncertainty: bool = True) -> None:
+    def __init__(
+        self, potential: Potential, *, skin: float = 0.5, uncertainty: bool = True, path: str = "eager"
+    ) -> None:
         """Wrap a potential.
 
         Args:
             potential: on the device and in the precision it should run in.
             skin: Å by which neighbour lists reach beyond the cutoff, to be reused between steps.
             uncertainty: whether to compute the error bars and γ that the potential has.
+            path: ``eager``; ``compiled``: wait for compiled code at the first step; ``auto``: start at
+                once and go over to compiled code when it is there.
         """
         super().__init__()
-        self.potential = _frozen(potential)
+        self.potential = _frozen(potential).evaluated_by(path)
         self.uncertainty = uncertainty
         self.neighbours = VerletList(potential.elements, potential.cutoff, skin)
         extra = ["energy_std", "forces_std"] if potential.has_error_bars else []

@@ -243,21 +243,30 @@ def _replaceable(path: Path) -> bool:
 
 def _member(config: dict[str, Any], index: int, tensors: dict[str, torch.Tensor], path: Path) -> Any:
     """Rebuild one member and take its tensors out of ``tensors``."""
-    from gace.potential.graph_ace import GraphACE
-
     architecture = {**config["architecture"], **config["member_architecture"][index]}
     if list(architecture["elements"]) != config["elements"]:
         raise BundleError(f"{path}: the elements of member {index} are not those of the bundle")
     prefix = f"member.{index}."
     own = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
     try:
-        model = GraphACE(**architecture)
+        model = _built(architecture)
         floating = next(value.dtype for value in own.values() if value.is_floating_point())
         model.to(floating).load_state_dict(own)
     except (TypeError, ValueError, RuntimeError, StopIteration) as error:
         reason = " ".join(str(error).split()) or "no tensors"
         raise BundleError(f"{path}: member {index} does not fit its architecture: {reason}") from None
     return model.eval()
+
+
+def _built(architecture: dict[str, Any]) -> Any:
+    """A model of the architecture, its parameters yet to be loaded."""
+    if architecture.get("model") == "linear-ace":
+        from gace.linear.model import LinearACE
+
+        return LinearACE.from_hyperparameters(architecture)
+    from gace.potential.graph_ace import GraphACE
+
+    return GraphACE(**architecture)
 
 
 def _read_uncertainty(path: Path) -> Any:

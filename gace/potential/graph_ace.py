@@ -46,6 +46,7 @@ class GraphACE(nn.Module):
         parity: ``both`` keeps pseudo-tensors from the second layer on, ``natural`` drops them.
         radial_basis: ``bessel`` or ``chebyshev``.
         n_radial: number of radial basis functions.
+        radial_decay: prior of smoothness: the n-th of them is divided by this power of n.
         radial_hidden: widths of the radial network.
         cutoff_power: p of the polynomial cutoff.
         densities: S, scalar densities per layer that enter the readout network.
@@ -73,6 +74,7 @@ class GraphACE(nn.Module):
         parity: str = "both",
         radial_basis: str = "bessel",
         n_radial: int = 8,
+        radial_decay: float = 0.0,
         radial_hidden: Sequence[int] = (64, 64),
         cutoff_power: int = 6,
         densities: int = 16,
@@ -90,7 +92,8 @@ class GraphACE(nn.Module):
         self._hyperparameters: dict[str, Any] = dict(
             elements=list(elements), cutoff=float(cutoff), l_max=list(l_max), order=orders, channels=channels,
             l_message=l_message, parity=parity, radial_basis=radial_basis, n_radial=n_radial,
-            radial_hidden=list(radial_hidden), cutoff_power=cutoff_power, densities=densities,
+            radial_decay=float(radial_decay), radial_hidden=list(radial_hidden), cutoff_power=cutoff_power,
+            densities=densities,
             readout_hidden=readout_hidden, mean_neighbours=float(mean_neighbours), scale=float(scale),
             core_repulsion=core_repulsion, order_decay=order_decay,
             degree_decay=degree_decay, seed=seed,
@@ -100,9 +103,12 @@ class GraphACE(nn.Module):
         self.cutoff = float(cutoff)
         self.cutoff_power = cutoff_power
         self.mean_neighbours = float(mean_neighbours)
+        # a buffer, so that compiled code does not depend on the data set
+        spread = torch.tensor(math.sqrt(float(mean_neighbours)), dtype=torch.float64)
+        self.register_buffer("sqrt_mean_neighbours", spread, persistent=False)
         generator = torch.Generator().manual_seed(seed)
         n_elements, T = len(self.elements), len(l_max)
-        self.radial_basis = RadialBasis(radial_basis, n_radial, self.cutoff)
+        self.radial_basis = RadialBasis(radial_basis, n_radial, self.cutoff, radial_decay)
         self.harmonics = SphericalHarmonics(max(l_max))
         self.layers = nn.ModuleList()
         incoming: Irreps | None = None
@@ -178,7 +184,7 @@ class GraphACE(nn.Module):
         basis = self.radial_basis(r)
         harmonics = [y.transpose(1, 2) for y in self.harmonics(unit)]
         species = graph.species.index_select(0, graph.neighbour.reshape(-1)).view_as(graph.neighbour)
-        weight = (envelope / math.sqrt(self.mean_neighbours)).unsqueeze(-1)
+        weight = (envelope / self.sqrt_mean_neighbours).unsqueeze(-1)
         return r, Bonds(basis, weight, harmonics, species)
 
     def forward(self, graph: Graph) -> AtomicOutput:
@@ -191,7 +197,7 @@ class GraphACE(nn.Module):
             invariants.append(scalars)
         energy = self._readout(invariants, graph) * self.scale
         # the mean bonding energy fades in with the coordination, so that a lone atom has none
-        coordination = bonds.cutoff.sum((1, 2)) * math.sqrt(self.mean_neighbours)
+        coordination = bonds.cutoff.sum((1, 2)) * self.sqrt_mean_neighbours
         energy = energy + self.shift[graph.species] * torch.tanh(coordination)
         if self.repulsion is not None:
             energy = energy + self.repulsion(r, graph.species, bonds.neighbour_species)

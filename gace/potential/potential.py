@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from gace.errors import InputError
+from gace.potential.derivatives import Prediction, energy_and_gradients
 from gace.potential.devices import resolve_device, resolve_dtype
 from gace.structures.graph import Graph
 from gace.structures.neighbours import Neighbourhood, collate, neighbourhood
@@ -121,6 +122,7 @@ class Potential:
         self.level_of_theory = level_of_theory
         self.uncertainty = uncertainty
         self.metadata = dict(metadata or {})
+        self._evaluators: list[Callable[[Graph], Prediction]] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -168,6 +170,21 @@ class Potential:
             return self
         other = copy.copy(self)
         other.members = [copy.deepcopy(member).to(device=target, dtype=precision) for member in self.members]
+        other._evaluators = None
+        return other
+
+    def evaluated_by(self, path: str) -> Potential:
+        """This potential, evaluated by another path: ``eager`` (as it is made), ``compiled`` or ``auto``.
+
+        See :data:`gace.potential.compiled.Path`; the paths agree to rounding.
+
+        Raises:
+            InputError: an unknown path, or ``compiled`` without a C++ compiler.
+        """
+        from gace.potential.compiled import evaluators
+
+        other = copy.copy(self)
+        other._evaluators = evaluators(other.members, path)
         return other
 
     def neighbourhood(self, atoms: Atoms) -> Neighbourhood:
@@ -181,10 +198,11 @@ class Potential:
             graph: made with this potential's elements and cutoff; moved to its device and dtype.
             uncertainty: also compute committee spread and γ where available.
         """
-        from gace.potential.derivatives import energy_and_gradients
-
         graph = graph.to(self.device, self.dtype)
-        outputs = [energy_and_gradients(member, graph) for member in self.members]
+        if self._evaluators is not None:
+            outputs = [evaluate(graph) for evaluate in self._evaluators]
+        else:
+            outputs = [energy_and_gradients(member, graph) for member in self.members]
         atomic = np.stack([_numpy(one.atomic_energy) for one in outputs])  # (M, N)
         forces = np.stack([_numpy(one.forces) for one in outputs])  # (M, N, 3)
         virial = np.mean([_numpy(one.virial) for one in outputs], axis=0)
@@ -257,11 +275,12 @@ class Potential:
         *,
         skin: float = 0.5,
         uncertainty: bool = True,
+        path: str = "eager",
     ) -> PotentialCalculator:
         """An ASE calculator; see :class:`gace.engines.calculator.PotentialCalculator`."""
         from gace.engines.calculator import PotentialCalculator
 
-        return PotentialCalculator(self.to(device, dtype), skin=skin, uncertainty=uncertainty)
+        return PotentialCalculator(self.to(device, dtype), skin=skin, uncertainty=uncertainty, path=path)
 
     def _batches(self, structures: Sequence[Atoms], batch_atoms: int) -> Iterator[list[Neighbourhood]]:
         """Consecutive structures, limited in atoms and in padded bonds."""

@@ -38,6 +38,7 @@ class Packed:
         names: description of each structure, for messages.
         has_energy: whether any structure has an energy label; likewise ``has_forces``, ``has_stress``.
         complete: whether every structure has its energy and all its forces.
+        uniform: whether all structures have equally many atoms and neighbour slots.
         mean_neighbours: mean number of neighbours of an atom within the cutoff.
     """
 
@@ -79,9 +80,10 @@ class Packed:
         self.has_forces = bool(np.isfinite(forces).any())
         self.has_stress = bool(np.isfinite(virial).any())
         self.device, self.dtype = device, dtype
-        self._sizes = torch.tensor([len(one.species) for one in found])
-        self._first = torch.cumsum(self._sizes, 0) - self._sizes
-        self._slots = torch.tensor([one.neighbour.shape[1] for one in found])
+        self.sizes = torch.tensor([len(one.species) for one in found])
+        self._first = torch.cumsum(self.sizes, 0) - self.sizes
+        self.slots = torch.tensor([one.neighbour.shape[1] for one in found])
+        self.uniform = bool((self.sizes == self.sizes[0]).all() and (self.slots == self.slots[0]).all())
         graph = collate(found, cutoff)
         inside = graph.edge_vector.norm(dim=-1) <= cutoff
         self.mean_neighbours = float(inside.sum()) / graph.n_atoms
@@ -97,11 +99,11 @@ class Packed:
 
     def batch(self, indices: Tensor) -> Batch:
         """The structures with these indices ``(B,)`` (int64, on the CPU), in this order."""
-        sizes, device = self._sizes[indices], self.device
+        sizes, device = self.sizes[indices], self.device
         first = torch.cumsum(sizes, 0) - sizes
         structure = torch.repeat_interleave(torch.arange(len(indices)), sizes)
         atoms = torch.arange(len(structure)) + (self._first[indices] - first)[structure]
-        slots = int(self._slots[indices].max())
+        slots = int(self.slots[indices].max())
         offset = first[structure].to(device)
         structure, atoms, indices = structure.to(device), atoms.to(device), indices.to(device)
         graph = Graph(
@@ -117,7 +119,7 @@ class Packed:
     def in_order(self, max_atoms: int) -> Iterator[tuple[Tensor, Batch]]:
         """Indices and batches of at most ``max_atoms`` atoms (one structure at least), in order."""
         start, total = 0, 0
-        sizes = self._sizes.tolist()
+        sizes = self.sizes.tolist()
         for index, size in enumerate(sizes):
             if index > start and total + size > max_atoms:
                 yield (chosen := torch.arange(start, index)), self.batch(chosen)

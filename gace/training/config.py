@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from gace.config import Closed
+from gace.linear.config import LeastSquares
 
 # measured on 40 ethanol geometries: 0.005 … 0.05 from scratch, 0.001 … 0.02 from a pretrained model
 NEW_MODEL_RATE, CONTINUED_MODEL_RATE = 0.02, 0.003
@@ -46,7 +47,7 @@ class PotentialConfig(Closed):
 
     preset: str | None = Field(
         default=None,
-        description="1L- or 2L- small, medium, large; default 2L-small, or the start model's own",
+        description="1L-, 2L- or linear- small, medium, large; default 2L-small, or the start model's own",
     )
     cutoff: float | None = Field(default=None, gt=0, description="Å; default: the preset's")
     elements: list[str] | None = Field(
@@ -98,9 +99,11 @@ class TrainingConfig(Closed):
         default=0.8, gt=0, lt=1, description="fall of the learning rate on a plateau"
     )
     plateau_patience: int = Field(default=50, gt=0, description="epochs without progress that make a plateau")
-    optimizer: Literal["adam", "adamw"] = Field(
-        default="adam", description="adamw decouples the weight decay"
+    optimizer: Literal["adam", "adamw", "least-squares"] = Field(
+        default="adam",
+        description="adamw decouples the weight decay; least-squares fits a linear model exactly",
     )
+    least_squares: LeastSquares = Field(default=LeastSquares(), description="settings of that fit")
     amsgrad: bool = Field(default=True, description="keep the largest second moment")
     weight_decay: float = Field(default=0.0, ge=0, description="of the optimiser")
     clip_norm: float | None = Field(default=10.0, gt=0, description="largest norm of the gradient")
@@ -125,6 +128,11 @@ class TrainingConfig(Closed):
     )
     validate_every: int | None = Field(
         default=None, gt=0, description="epochs; default: seldom enough to cost about 5 % of the time"
+    )
+    compile: bool | None = Field(
+        default=None,
+        description="compile the step (a minute, then two to four times as fast; needs a C++ compiler); "
+        "default: on a CPU, where at least 10000 steps are planned",
     )
     checkpoint_seconds: float = Field(default=10.0, ge=0, description="time between checkpoints")
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gace.potential.graph_ace import GraphACE
-from gace.structures.graph import forces_from_edges, sum_structures, virial_from_edges
+from gace.potential.graph_ace import AtomicOutput
+from gace.structures.graph import Graph, forces_from_edges, sum_structures, virial_from_edges
 from gace.training.batches import Batch
 
 
@@ -36,7 +36,9 @@ class Residuals(NamedTuple):
     """eV ``(B, 3, 3)``."""
 
 
-def residuals(model: GraphACE, batch: Batch, *, forces: bool, stress: bool, create_graph: bool) -> Residuals:
+def residuals(
+    model: Callable[[Graph], AtomicOutput], batch: Batch, *, forces: bool, stress: bool, create_graph: bool
+) -> Residuals:
     """Predict and compare; one forward pass, and one derivative if forces or stress are wanted.
 
     Args:
@@ -94,7 +96,12 @@ def mean_known(kind: Callable[[Tensor], Tensor], residual: Tensor, label: Tensor
 
 
 def loss_terms(
-    model: GraphACE, batch: Batch, weights: Weights, kind: Callable[[Tensor], Tensor], complete: bool
+    model: Callable[[Graph], AtomicOutput],
+    batch: Batch,
+    weights: Weights,
+    kind: Callable[[Tensor], Tensor],
+    complete: bool,
+    present: Weights | None = None,
 ) -> Tensor:
     """Weighted loss and its three unweighted terms (energy, forces, stress) ``(4,)``, differentiable.
 
@@ -104,8 +111,10 @@ def loss_terms(
         weights: of the terms; the derivatives are taken only if forces or stress weigh something.
         kind: as :func:`penalty` gives it.
         complete: True if no energy or force label of the data set is missing.
+        present: which terms are computed, where ``weights`` are tensors that cannot be looked at.
     """
-    found = residuals(model, batch, forces=weights.forces > 0, stress=weights.stress > 0, create_graph=True)
+    present = present or weights
+    found = residuals(model, batch, forces=present.forces > 0, stress=present.stress > 0, create_graph=True)
     zero = batch.energy.new_zeros(())
     energy, forces, stress = (
         zero if residual is None else mean_known(kind, residual, label, whole)

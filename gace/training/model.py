@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from gace.errors import InputError, nearest
+from gace.linear.config import PRESETS as LINEAR_PRESETS
+from gace.linear.model import LinearACE
 from gace.potential.graph_ace import GraphACE
 from gace.potential.presets import PRESETS
 from gace.randomness import derive_seed
@@ -19,6 +21,7 @@ from gace.training.prepare import Data
 from gace.training.statistics import bonding_energies, label_scale
 
 DEFAULT_PRESET = "2L-small"
+DEFAULT_LINEAR_PRESET = "linear-medium"
 
 # the data decide these, and a model that goes on from another keeps the other's
 _FROM_DATA = ("elements", "mean_neighbours", "scale", "seed")
@@ -35,7 +38,7 @@ def architecture(config: PotentialConfig) -> dict[str, Any]:
     """
     name = config.preset or DEFAULT_PRESET
     if name not in PRESETS:
-        raise InputError(f"no preset called '{name}'{nearest(name, PRESETS)}")
+        raise InputError(f"no preset called '{name}'{nearest(name, [*PRESETS, *LINEAR_PRESETS])}")
     known = sorted(
         set(GraphACE.__init__.__kwdefaults__ or {}) - {"seed", "cutoff", "scale", "mean_neighbours"}
     )
@@ -48,12 +51,52 @@ def architecture(config: PotentialConfig) -> dict[str, Any]:
     return arguments
 
 
-def choose_cutoff(config: PotentialConfig, data: Data) -> float:
+def is_linear(config: TrainConfig) -> bool:
+    """Whether a linear ACE is asked for, to be fitted by least squares."""
+    preset = config.potential.preset or ""
+    return config.training.optimizer == "least-squares" or preset.startswith("linear-")
+
+
+def linear_architecture(config: TrainConfig) -> dict[str, Any]:
+    """Arguments of :class:`LinearACE` that the configuration decides.
+
+    Raises:
+        InputError: a preset of another family, an override that is no argument, or a start model.
+    """
+    name = config.potential.preset or DEFAULT_LINEAR_PRESET
+    if name not in LINEAR_PRESETS:
+        raise InputError(
+            f"training.optimizer least-squares fits linear models: potential.preset '{name}' is none; "
+            f"choose {', '.join(LINEAR_PRESETS)}"
+        )
+    if config.potential.start_from is not None:
+        raise InputError("a linear model has no use for potential.start_from: its fit is exact")
+    known = sorted(set(LinearACE.__init__.__kwdefaults__ or {}) - {"cutoff"})
+    for key in config.potential.overrides:
+        if key not in known:
+            raise InputError(f"unknown key 'potential.overrides.{key}'{nearest(key, known)}")
+    arguments = {**LINEAR_PRESETS[name], **config.potential.overrides}
+    if config.potential.cutoff is not None:
+        arguments["cutoff"] = config.potential.cutoff
+    return arguments
+
+
+def make_linear(config: TrainConfig, data: Data) -> LinearACE:
+    """A linear model whose coefficients are still zero; float64, on the CPU."""
+    model = LinearACE(**linear_architecture(config), elements=data.elements)
+    model.set_shift(bonding_energies(data.train, data.train_labels, data.isolated_atoms))
+    return model
+
+
+def choose_cutoff(settings: TrainConfig, data: Data) -> float:
     """Cutoff of the model to be trained, Å.
 
     Raises:
         InputError: it differs from the start model's.
     """
+    if is_linear(settings):
+        return float(linear_architecture(settings)["cutoff"])
+    config = settings.potential
     if data.start is None:
         return float(architecture(config)["cutoff"])
     if config.cutoff is not None and config.cutoff != data.start.cutoff:

@@ -20,6 +20,8 @@ import yaml
 from gace.config import parse_config
 from gace.errors import InputError
 from gace.files import read_json, write_atomic, write_json_atomic
+from gace.linear.fit import fit
+from gace.linear.model import LinearACE
 from gace.potential.bundle import save_bundle
 from gace.potential.devices import resolve_device, resolve_dtype
 from gace.potential.graph_ace import GraphACE
@@ -28,9 +30,10 @@ from gace.training import checkpoint as saved
 from gace.training.batches import Packed
 from gace.training.config import TrainConfig
 from gace.training.metrics import MetricsFile
-from gace.training.model import choose_cutoff, make_model
+from gace.training.model import choose_cutoff, is_linear, make_linear, make_model
 from gace.training.prepare import Data, check_writable, pack, read_data
 from gace.training.progress import ProgressBar
+from gace.training.schedule import stage_weights
 from gace.training.trainer import Trainer
 from gace.training.validation import validate
 
@@ -86,12 +89,15 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
     config = config.relative_to(Path.cwd()).with_learning_rate()
     device = resolve_device(config.device)
     data = read_data(config)
-    cutoff = choose_cutoff(config.potential, data)
+    cutoff = choose_cutoff(config, data)
     check_writable(out)
     fingerprint = data.fingerprint(config)
     finished = _finished(out, fingerprint)
     if finished is not None:
         return finished
+    if is_linear(config):
+        with _reproducible(config.threads):
+            return _fit_linear(config, data, cutoff, fingerprint, out, progress)
     with _reproducible(config.threads), _signals() as interrupted:
         packed, validation = pack(data, config, cutoff, device)
         checkpoint = saved.load_checkpoint(saved.checkpoint_path(out), device)
@@ -119,44 +125,113 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
         return _finish(trainer, data, packed, validation, ending, out)
 
 
+def _fit_linear(
+    config: TrainConfig, data: Data, cutoff: float, fingerprint: dict[str, Any], out: Path, progress: bool
+) -> TrainResult:
+    """The outcome of a least-squares fit: float64, on the CPU, in one go."""
+    started, cpu_started = time.monotonic(), time.process_time()
+    packed, validation = pack(
+        data, config.model_copy(update={"dtype": "float64"}), cutoff, torch.device("cpu")
+    )
+    model = make_linear(config, data)
+    _write_config(config, data, model, out)
+    with ProgressBar(1, 0, progress) as bar:
+        for warning in data.warnings:
+            bar.warn(warning)
+        found = fit(model, packed, config.training.least_squares, lambda text: bar.show(0, text))
+    core_seconds = time.process_time() - cpu_started
+    outcome = Outcome(
+        model, "completed", 1, 1, time.monotonic() - started, core_seconds, {"least_squares": found._asdict()}
+    )
+    result = write_result(outcome, config, data, packed, validation, fingerprint=fingerprint, out=out)
+    line = {"epoch": 1, "step": 1, "least_squares": found._asdict(), **result.metrics}
+    write_atomic(out / "metrics.jsonl", json.dumps(line, allow_nan=False) + "\n")
+    return result
+
+
 def _finish(
     trainer: Trainer, data: Data, packed: Packed, validation: Packed | None, ending: str, out: Path
 ) -> TrainResult:
+    """The outcome of a training by gradients."""
+    return write_result(
+        Outcome(
+            model=trainer.result(),
+            ending=ending,
+            epochs=math.ceil(trainer.step / trainer.steps_per_epoch),
+            steps=trainer.step,
+            seconds=trainer.seconds,
+            core_seconds=trainer.core_seconds,
+        ),
+        trainer.config,
+        data,
+        packed,
+        validation,
+        fingerprint=trainer.fingerprint,
+        out=out,
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained model and what it took."""
+
+    model: GraphACE | LinearACE
+    ending: str
+    epochs: int
+    steps: int
+    seconds: float
+    core_seconds: float
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Further entries of the bundle's metadata."""
+
+
+def write_result(
+    outcome: Outcome,
+    config: TrainConfig,
+    data: Data,
+    packed: Packed,
+    validation: Packed | None,
+    *,
+    fingerprint: dict[str, Any],
+    out: Path,
+) -> TrainResult:
     """Write the bundle, then the summary: where the summary stands, the run is complete."""
-    model = trainer.result()
-    errors = {"train": validate(model, packed, trainer.score_weights)}
+    model = outcome.model
+    weights = stage_weights(config.training, 1.0, packed.has_stress and config.training.stress_weight > 0)
+    errors = {"train": validate(model, packed, weights)}
     if validation is not None:
-        errors["validation"] = validate(model, validation, trainer.score_weights)
-    config = json.loads(trainer.config.model_dump_json())
+        errors["validation"] = validate(model, validation, weights)
+    settings = json.loads(config.model_dump_json())
     potential = Potential(
         [model],
         isolated_atom_energies=data.isolated_atoms,
-        level_of_theory=trainer.config.data.level_of_theory,
+        level_of_theory=config.data.level_of_theory,
         metadata={
-            "dataset_hash": trainer.fingerprint["data.train"],
+            "dataset_hash": fingerprint["data.train"],
             "n_train": len(packed),
             "n_validation": 0 if validation is None else len(validation),
             "errors": errors,
-            "training": {name: config[name] for name in ("training", "seed", "dtype")},
-            "ending": ending,
-            "epochs": math.ceil(trainer.step / trainer.steps_per_epoch),
+            "training": {name: settings[name] for name in ("training", "seed", "dtype")},
+            "ending": outcome.ending,
+            "epochs": outcome.epochs,
+            **outcome.notes,
             "software": _versions(),
         },
     )
     result = TrainResult(
         bundle=save_bundle(potential, out / "potential"),
-        ending=ending,
-        epochs=math.ceil(trainer.step / trainer.steps_per_epoch),
-        steps=trainer.step,
+        ending=outcome.ending,
+        epochs=outcome.epochs,
+        steps=outcome.steps,
         n_train=len(packed),
         n_validation=0 if validation is None else len(validation),
         metrics=errors,
-        seconds=round(trainer.seconds, 3),
-        core_seconds=round(trainer.core_seconds, 3),
-        dataset_hash=trainer.fingerprint["data.train"],
+        seconds=round(outcome.seconds, 3),
+        core_seconds=round(outcome.core_seconds, 3),
+        dataset_hash=fingerprint["data.train"],
         warnings=data.warnings,
     )
-    summary = {**result.summary(), "bundle": "potential", "fingerprint": trainer.fingerprint}
+    summary = {**result.summary(), "bundle": "potential", "fingerprint": fingerprint}
     write_json_atomic(out / "summary.json", {"format_version": FORMAT_VERSION, **summary})
     return result
 
@@ -188,7 +263,7 @@ def _same_run(earlier: dict[str, Any], now: dict[str, Any], out: Path, prefix: s
         )
 
 
-def _write_config(config: TrainConfig, data: Data, model: GraphACE, out: Path) -> None:
+def _write_config(config: TrainConfig, data: Data, model: GraphACE | LinearACE, out: Path) -> None:
     """``config.yaml`` with every value as used."""
     content = json.loads(config.model_dump_json())
     content["data"]["isolated_atoms"] = data.isolated_atoms

@@ -13,10 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gace.errors import TrainingDivergedError
+from gace.errors import InputError, TrainingDivergedError
+from gace.potential.compilation import compiler_available
 from gace.potential.graph_ace import GraphACE
 from gace.training import checkpoint as saved
-from gace.training.batches import Packed, epoch_order
+from gace.training.batches import Batch, Packed, epoch_order
+from gace.training.compiled_step import CompiledStep
 from gace.training.config import TrainConfig
 from gace.training.losses import Weights, loss_terms, penalty
 from gace.training.metrics import MetricsFile
@@ -29,6 +31,9 @@ Ending = Literal["completed", "early_stopping", "max_minutes", "interrupted"]
 # share of the training time that validation may take where the user leaves it open, and
 # the cost of validating a structure relative to training on it
 _VALIDATION_SHARE, _VALIDATION_COST = 0.05, 0.35
+
+COMPILE_FROM_STEPS, COMPILE_FROM_MINUTES = 10_000, 10
+"""Planned steps, and minutes if they are limited, from which compiling pays where nobody decided."""
 
 
 class Trainer:
@@ -74,6 +79,7 @@ class Trainer:
             self.total_epochs = max(1, round(self.settings.max_steps / self.steps_per_epoch))
         self.validate_every = self.settings.validate_every or self._validation_interval()
         self.score_weights = stage_weights(self.settings, 1.0, self.has_stress)
+        self.compiled = self._compiled_step()
         self.step, self.plateau = 0, Plateau()
         self.best: dict[str, Tensor] = {}
         self._records: list[Tensor] = []
@@ -159,10 +165,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.step, progress, self.plateau.factor)
         batch = self.train.batch(self._batches(epoch)[index])
-        self.optimizer.zero_grad(set_to_none=True)
-        terms = loss_terms(self.model, batch, self._present(weights), self.penalty, self.train.complete)
-        # naming the inputs spares the derivative by the bond vectors, which nobody asks for
-        torch.autograd.backward(terms[0], inputs=self.parameters)
+        terms = self._differentiate(batch, self._present(weights))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
         self.optimizer.step()
         self.step += 1
@@ -171,6 +174,36 @@ class Trainer:
         torch._foreach_lerp_(self._averages, [one.detach() for one in self.parameters], 1 - decay)
         # stays on the device: looked at once per epoch
         self._records.append(torch.cat([terms.detach(), norm.detach().reshape(1)]))
+
+    def _differentiate(self, batch: Batch, weights: Weights) -> Tensor:
+        """Loss terms ``(4,)``; leaves the gradients at the parameters."""
+        if self.compiled is not None:
+            terms, gradients = self.compiled(batch, weights)
+            for one, gradient in zip(self.parameters, gradients, strict=True):
+                one.grad = gradient
+            return terms
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = loss_terms(self.model, batch, weights, self.penalty, self.train.complete)
+        # naming the inputs spares the derivative by the bond vectors, which nobody asks for
+        torch.autograd.backward(terms[0], inputs=self.parameters)
+        return terms
+
+    def _compiled_step(self) -> CompiledStep | None:
+        """The compiled step where it is asked for, or pays: decided by the plan, never by the clock."""
+        wanted = self.settings.compile
+        if wanted is False:
+            return None
+        if not compiler_available():
+            if wanted is True:
+                raise InputError("training.compile needs a C++ compiler (c++, g++ or clang++) on the PATH")
+            return None
+        planned = self.total_epochs * self.steps_per_epoch
+        short = planned < COMPILE_FROM_STEPS or (self.settings.max_minutes or math.inf) < COMPILE_FROM_MINUTES
+        if wanted is None and (short or self.train.device.type != "cpu"):
+            return None
+        return CompiledStep(
+            self.model, self.penalty, complete=self.train.complete, uniform=self.train.uniform
+        )
 
     def _present(self, weights: Weights) -> Weights:
         """Weights without the terms that no structure has a label for."""

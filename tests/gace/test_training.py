@@ -159,7 +159,7 @@ def wait_for_epochs(path: Path, epochs: int, process: subprocess.Popen) -> None:
 
 
 def test_sigterm_saves_and_the_run_goes_on(configure, tmp_path):
-    config = configure(training={"max_epochs": 100000, "checkpoint_seconds": 1000})
+    config = configure(training={"max_epochs": 100000, "checkpoint_seconds": 1000, "compile": False})
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "gace.cli", "train", "config.yaml", "--out", "run", "--quiet"]
     process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -1,0 +1,141 @@
+"""Loss and gradients of a batch by compiled code, one piece of code per shape of batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from gace.potential.compilation import CompiledFunction
+from gace.potential.graph_ace import AtomicOutput, GraphACE
+from gace.structures.graph import Graph
+from gace.training.batches import Batch
+from gace.training.losses import Weights, loss_terms
+
+MAX_SHAPES = 8
+"""Shapes of batches that are compiled; batches of further shapes are evaluated operation by operation."""
+
+
+class CompiledStep:
+    """Loss terms and gradients of a batch, as :func:`gace.training.losses.loss_terms` defines them.
+
+    Batches of unequal size are padded to few shapes with atoms that interact with nothing and have
+    no labels. What is compiled when depends on the batches alone, so that a resumed run does the same.
+
+    Args:
+        model: the potential; its parameters are read at every call.
+        kind: penalty of a residual.
+        complete: True if no energy or force label of the data set is missing.
+        uniform: True if all structures have the same number of atoms and of neighbour slots,
+            so that batches need no padding.
+
+    Attributes:
+        seconds: wall time spent on compiling so far.
+    """
+
+    def __init__(
+        self, model: GraphACE, kind: Callable[[Tensor], Tensor], *, complete: bool, uniform: bool
+    ) -> None:
+        self.model, self.kind = model, kind
+        self.complete, self.uniform = complete and uniform, uniform
+        self.trainable = [name for name, one in model.named_parameters() if one.requires_grad]
+        self.constant = [name for name, one in model.named_parameters() if not one.requires_grad]
+        self.constant += [name for name, _ in model.named_buffers()]
+        self.compiled: dict[tuple[int, ...], CompiledFunction] = {}
+        self.seconds = 0.0
+
+    def __call__(self, batch: Batch, weights: Weights) -> tuple[Tensor, list[Tensor]]:
+        """Terms ``(4,)`` and one gradient per trainable parameter."""
+        if not self.uniform:
+            batch = pad(batch, self.model.cutoff)
+        values = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        state = [values[name] for name in (*self.trainable, *self.constant)]
+        graph, *labels = batch
+        amounts = [batch.energy.new_tensor(weight) for weight in weights]
+        arguments = [*state, *graph, *labels, *amounts]
+        key = (*graph.neighbour.shape, graph.n_structures, weights.forces > 0, weights.stress > 0)
+        found = self.compiled.get(key)
+        if found is None:
+            step = self._flat(weights)
+            if len(self.compiled) == MAX_SHAPES:
+                terms, *gradients = step(*arguments)
+                return terms, gradients
+            found = self.compiled[key] = CompiledFunction(step, arguments)
+            self.seconds += found.seconds
+        terms, *gradients = found(*arguments)
+        return terms, gradients
+
+    def _flat(self, present: Weights) -> Callable[..., list[Tensor]]:
+        """The step as a function of tensors alone; weights that are zero now stay zero."""
+        n_trainable, n_state = len(self.trainable), len(self.trainable) + len(self.constant)
+        n_graph = len(Graph._fields)
+
+        def step(*arguments: Tensor) -> list[Tensor]:
+            parameters = [one.detach().requires_grad_() for one in arguments[:n_trainable]]
+            state = [*parameters, *arguments[n_trainable:n_state]]
+            rest = arguments[n_state:]
+            batch = Batch(Graph(*rest[:n_graph]), *rest[n_graph:-3])
+            weights = Weights(*rest[-3:])  # type: ignore[arg-type]
+            names = (*self.trainable, *self.constant)
+            evaluate = _Functional(self.model, dict(zip(names, state, strict=True)))
+            terms = loss_terms(evaluate, batch, weights, self.kind, self.complete, present)
+            gradients = torch.autograd.grad(terms[0], parameters, allow_unused=True)
+            filled = [
+                torch.zeros_like(one) if gradient is None else gradient
+                for one, gradient in zip(parameters, gradients, strict=True)
+            ]
+            return [terms.detach(), *filled]
+
+        return step
+
+
+class _Functional:
+    """A model with its parameters and buffers replaced by given tensors."""
+
+    def __init__(self, model: GraphACE, state: dict[str, Tensor]) -> None:
+        self.model, self.state = model, state
+
+    def __call__(self, graph: Graph) -> AtomicOutput:
+        return functional_call(self.model, self.state, (graph,))  # type: ignore[no-any-return]
+
+
+def pad(batch: Batch, cutoff: float) -> Batch:
+    """The batch with atoms, neighbour slots and one structure added, up to a coarse grid of shapes.
+
+    Added atoms belong to the added structure, have no neighbours within ``cutoff`` (Å) and no
+    labels, so that neither loss nor gradients change.
+    """
+    graph, n_atoms, energy, forces, virial = batch
+    N, J = graph.neighbour.shape
+    more, slots = _grid(N) - N, _grid(J) - J
+    device, vector = graph.neighbour.device, graph.edge_vector
+    index = torch.arange(N + more, device=device)[:, None]
+    neighbour = index.repeat(1, J + slots)
+    neighbour[:N, :J] = graph.neighbour
+    edge_vector = vector.new_zeros(N + more, J + slots, 3)
+    edge_vector[..., 0] = 2 * cutoff
+    edge_vector[:N, :J] = vector
+    structure = torch.nn.functional.pad(graph.structure, (0, more), value=graph.n_structures)
+    padded = Graph(
+        torch.nn.functional.pad(graph.species, (0, more)),
+        neighbour,
+        edge_vector,
+        structure,
+        torch.nn.functional.pad(graph.volume, (0, 1), value=math.nan),
+    )
+    return Batch(
+        padded,
+        torch.nn.functional.pad(n_atoms, (0, 1), value=1.0),
+        torch.nn.functional.pad(energy, (0, 1), value=math.nan),
+        torch.nn.functional.pad(forces, (0, 0, 0, more), value=math.nan),
+        torch.nn.functional.pad(virial, (0, 0, 0, 0, 0, 1), value=math.nan),
+    )
+
+
+def _grid(n: int) -> int:
+    """The next multiple of a power of two near an eighth of ``n``: at most 25 % more."""
+    step = max(1, 2 ** (max(n, 1).bit_length() - 3))
+    return -(-n // step) * step
