@@ -1,0 +1,182 @@
+"""The benchmarks run, print what the peers' drivers print, and the exact claims among the figures hold."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+# what every driver of the peers prints, whatever the workload
+KEYS = {
+    "package", "version", "workload", "model", "dtype", "path", "threads", "natoms", "steps", "ms_per_step",
+    "ms_min", "wall_ms_median", "us_per_atom", "us_per_atom_min", "peak_mb", "first_calls_wall_cpu_s",
+    "calib_ms", "import_wall_cpu_s", "n_params", "load", "tag",
+}  # fmt: skip
+SHORT = ["--steps", "3", "--seconds", "1"]
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
+    """A benchmark in a process of its own."""
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GACE_PEER_")}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=clean)
+
+
+def result_of(script: str, *arguments: str) -> dict:
+    """The JSON object on the last line."""
+    ended = run(script, *arguments, "--json")
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def molecule_data() -> Path:
+    """The folder of the 3BPA files, or the test is skipped."""
+    named = os.environ.get("GACE_BENCHMARK_DATA")
+    shared = ROOT.parent / "shared" / "data" if named is None else Path(named)
+    for folder in (shared, shared / "3BPA", shared.parent / "peers" / "data"):
+        if (folder / "train450.xyz").exists():
+            return folder
+    pytest.skip("no 3BPA data (GACE_BENCHMARK_DATA)")
+
+
+@pytest.fixture
+def drivers(tmp_path: Path) -> Path:
+    """A folder with a driver that behaves as those of the peers, and one that fails."""
+    (tmp_path / "mace_driver.py").write_text(
+        "import argparse, json\n"
+        "p = argparse.ArgumentParser()\n"
+        "for name in ('workload', 'dtype', 'steps', 'seconds', 'model'): p.add_argument('--' + name)\n"
+        "a = p.parse_args()\n"
+        "print('noise')\n"
+        "print(json.dumps(dict(version='9', model=a.model, ms_per_step=4000.0, ms_min=3000.0,"
+        " us_per_atom=1.0, peak_mb=100000, first_calls_wall_cpu_s=[[1, 2]], calib_ms=[1, 1])))\n"
+    )
+    (tmp_path / "tp_driver.py").write_text("raise SystemExit('no such accelerator')\n")
+    return tmp_path
+
+
+def test_speed_prints_the_keys_of_the_peers() -> None:
+    found = result_of("speed.py", "--workload", "inf:si64", "--model", "1L-small", *SHORT)
+    assert set(found) >= KEYS
+    assert (found["package"], found["natoms"], found["threads"], found["clock"]) == ("gace", 64, 1, "cpu")
+    assert 0 < found["ms_min"] <= found["ms_per_step"] < 10_000
+    assert found["us_per_atom"] == pytest.approx(1e3 * found["ms_per_step"] / 64, rel=1e-3)  # rounded
+
+
+@pytest.mark.data
+def test_training_steps_are_timed_under_the_same_keys() -> None:
+    folder = str(molecule_data())
+    options = ["--workload", "train:b5", "--model", "1L-small", "--dtype", "float32", "--data", folder]
+    found = result_of("speed.py", *options, *SHORT)
+    assert set(found) >= KEYS | {"structures_per_s", "structures_per_s_best", "atoms_per_s", "graph_build_s"}
+    assert found["natoms"] == 135
+    assert found["steps"] == 3
+
+
+@pytest.mark.data
+def test_accuracy_spends_its_budget_and_reports_errors_at_each_temperature(tmp_path: Path) -> None:
+    config = tmp_path / "train.yaml"
+    config.write_text("potential: {overrides: {channels: 8}}\ntraining: {batch_size: 10}\nseed: 3\n")
+    found = result_of(
+        "speed.py", "--workload", "acc:2", "--model", "1L-small", "--dtype", "float32",
+        "--data", str(molecule_data()), "--config", str(config), "--set", "training.learning_rate=0.01",
+    )  # fmt: skip
+    assert (found["batch"], found["lr"], found["seed"]) == (10, 0.01, 3)
+    assert 2 <= found["cpu_s"] <= 4
+    errors = found["rmse"]
+    assert set(errors) == {"test_300K", "test_600K", "test_1200K", "valid50"}
+    assert set(errors["test_300K"]) == {"E_meV", "E_meV_at", "E_meV_shifted", "F_meV_A", "n", "eval_cpu_s"}
+    # untrained, the force error is the size of the forces, about 1000 meV/Å
+    assert errors["test_300K"]["F_meV_A"] < 600
+    assert errors["test_300K"]["F_meV_A"] < errors["test_1200K"]["F_meV_A"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workload", "fly:si64"], "no workload 'fly:si64'"),
+        (["--workload", "inf:si65"], "no structure called 'si65'"),
+        (["--workload", "acc:soon"], "'soon' in 'acc:soon' is not a number"),
+        (["--workload", "inf:si64", "--model", "2L-huge"], "no preset called '2L-huge'"),
+        (["--workload", "inf:si64", "--path", "warp"], "warp"),
+    ],
+)
+def test_a_wrong_option_is_one_line(arguments: list[str], message: str) -> None:
+    ended = run("speed.py", *arguments)
+    assert ended.returncode != 0
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_side_by_side_prints_ratios_and_says_who_is_absent(drivers: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.md"
+    found = result_of(
+        "side_by_side.py", "--workload", "inf:si64", "--dtype", "float32", "--ours", "1L-small", *SHORT,
+        "--peer", f"mace={sys.executable},model=m64x1o", "--peer", f"tp={sys.executable}",
+        "--peer", f"nequip={tmp_path / 'nobody'}", "--drivers", str(drivers), "--rounds", "2",
+        "--out", str(out),
+    )  # fmt: skip
+    table = found["results"]["inf:si64 float32"]
+    assert table["mace m64x1o"]["ms_per_step"] == 4000
+    assert table["gace 1L-small"]["rounds"] == 2
+    assert "no such accelerator" in table["tp"]["error"]
+    assert len(found["absent"]) == 1
+    assert found["absent"][0].startswith("nequip: no such file")
+    row = next(line for line in out.read_text().splitlines() if line.startswith("| mace m64x1o"))
+    ratio = float(row.split("|")[5])
+    assert ratio == pytest.approx(4000 / table["gace 1L-small"]["ms_per_step"], rel=0.01)
+
+
+def test_side_by_side_without_peers_measures_ours() -> None:
+    ended = run("side_by_side.py", "--workload", "inf:si64", "--dtype", "float32", "--ours", "1L-small",
+                "--rounds", "1", *SHORT)  # fmt: skip
+    assert ended.returncode == 0
+    assert "absent: mace: no --peer and no GACE_PEER_MACE" in ended.stderr
+
+
+def test_recursion_is_the_sum_over_trees() -> None:
+    assert result_of("figures/recursion.py")["worst"] < 1e-10
+
+
+def test_trees_tell_apart_what_stars_cannot() -> None:
+    found = result_of("figures/discrimination.py", "--most-layers", "3", "--most-carbons", "5")
+    assert found["as_claimed"]
+    assert {row["T=1: |ΔE|/|E|"] for row in found["rows"]} == {"equal"}
+
+
+def test_derivatives_end_at_the_reach_of_the_layers() -> None:
+    found = result_of("figures/reach.py", "--most", "2")
+    assert found["exactly_zero"]
+    two = found["rows"][1]
+    # a second layer reaches farther than one cutoff: the chain has atoms every 0.9 Å
+    assert two["T·r Å"] - 1.5 < two["∂E_i/∂r_j ends Å"] <= two["T·r Å"]
+    assert two["T·r Å"] < two["∂F_i/∂r_j ends Å"] <= two["2T·r Å"]
+
+
+def test_an_untrained_model_obeys_the_symmetries_and_ends_smoothly() -> None:
+    found = result_of("figures/conservation.py")
+    assert max(found["symmetry"].values()) < 1e-10
+    assert found["pair"]["+0.001 Å"] == [0, 0]
+    assert 0 < found["pair"]["-0.001 Å"][1] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        ("neighbours.py", ["--layers", "1", "2", "--most", "40", "--repeats", "2", "--channels", "8"]),
+        ("layers.py", ["--most", "2", "--repeats", "2"]),
+        ("atoms.py", ["--model", "1L-small", "--most", "32", "--steps", "2"]),
+    ],
+)
+def test_figures_of_cost_draw_and_write_their_table(script: str, options: list[str], tmp_path: Path) -> None:
+    picture, page = tmp_path / "figure.png", tmp_path / "page.md"
+    found = result_of(f"figures/{script}", *options, "--out", str(picture), "--markdown", str(page))
+    assert len(found["rows"]) >= 2
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "![" in page.read_text()
+    assert str(tmp_path) not in page.read_text()
