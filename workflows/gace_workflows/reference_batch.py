@@ -15,6 +15,7 @@ from gace.structures.io import set_labels
 from gace_platform.labelling.config import LabelConfig
 from gace_platform.labelling.engines.base import Label
 from gace_platform.labelling.exchange import is_finite, label_from_json, label_to_json
+from gace_platform.labelling.gate import disproof
 from gace_platform.labelling.ladder import Ladder
 from gace_platform.labelling.run import describe, energies_of, summarise
 from gace_platform.labelling.verdicts import Judge, Request, Verdict, make_record, make_request
@@ -190,6 +191,8 @@ class ReferenceBatchWorkChain(WorkChain):
         failure, message = outcome.failure_class, outcome.message
         if outcome.label is not None and not is_finite(outcome.label):
             failure, message = "not_finite", "energy, forces or stress hold NaN or infinity"
+        elif outcome.label is not None and (contradiction := disproof(outcome.label.evidence or {})):
+            failure, message = "unconverged", contradiction
         entry = {
             "attempt": self.ctx.remedy,
             "remedy": self.adapter.engine.remedies()[self.ctx.remedy].name,

@@ -9,8 +9,10 @@ from typing import Any
 from ase import Atoms
 
 from gace_platform.labelling.config import LabelConfig
-from gace_platform.labelling.engines.base import Engine, Label, make_engine
+from gace_platform.labelling.engines.base import Engine, Failure, Label, make_engine
+from gace_platform.labelling.gate import disproof
 from gace_platform.labelling.ladder import Ladder
+from gace_platform.labelling.spot import is_due, spot_check
 from gace_platform.labelling.supervisor import EngineProcess
 from gace_platform.labelling.verdicts import (
     Judge,
@@ -152,9 +154,25 @@ class Batch:
                 break
             label, reason = self._attempt(request, run, attempt, attempts)
             kills += attempts[-1]["failure_class"] == "killed"
+        if label is not None and is_due(request.key, self.config.quality.spot_check):
+            label = self._spot_checked(request, label, attempts[-1])
         record = make_record(request, run, label, reason, attempts)
         self.store.put(record)
         return record
+
+    def _spot_checked(self, request: Request, label: Label, last: dict[str, Any]) -> Label:
+        """The label with the spot check among its evidence; its price is added to the last attempt's."""
+
+        def energy_of(moved: Atoms) -> float | None:
+            result = self.process.run(moved, last["attempt"])
+            last["core_seconds"] = round(last["core_seconds"] + result.core_seconds, 3)
+            return None if result.label is None else result.label.energy
+
+        found = spot_check(request.atoms, request.key, label, energy_of)
+        if found is None:
+            return label
+        evidence = {**(label.evidence or {}), "spot_check": found, "atoms": len(request.atoms)}
+        return label._replace(evidence=evidence)
 
     def _attempt(
         self, request: Request, run: str, attempt: int, attempts: list[dict[str, Any]]
@@ -168,6 +186,8 @@ class Batch:
             self.ladder.remedies[attempt].patience,
         )
         failure = result.failure
+        if result.label is not None and (contradiction := disproof(result.label.evidence or {})):
+            failure = Failure("unconverged", contradiction)
         entry: dict[str, Any] = {
             "attempt": attempt,
             "remedy": self.ladder.remedies[attempt].name,

@@ -144,6 +144,43 @@ def ladder(store: Path, as_json: bool) -> None:
         click.echo("{failure_class:16s} {remedy:32s} helped {helped} of {tried}".format(**row))
 
 
+@click.command("audit")
+@store_argument
+@click.argument("potential")
+@click.option("--settings", "digest", help="Settings hash, when STORE holds labels of several.")
+@click.option("--quarantine", "act", is_flag=True, help="Put the suspects into quarantine.")
+@json_option
+def audit_command(store: Path, potential: str, digest: str | None, act: bool, as_json: bool) -> None:
+    """Compare the labels of STORE with what POTENTIAL (a bundle or models: address) expects of them.
+
+    Labels far from it, of the wrong sign or in other units, and twins with different labels are suspects.
+    """
+    from gace_platform.labelling.audit import audit
+    from gace_platform.labelling.expectation import expect
+
+    opened = open_store(store)
+    records = [one for one in opened.records() if one.status == "computed" and len(one.numbers) > 1]
+    hashes = sorted({one.key.split("-")[1] for one in records})
+    if digest is None and len(hashes) > 1:
+        raise InputError(f"{store} holds labels of several settings: --settings {' or '.join(hashes)}")
+    records = [one for one in records if digest is None or one.key.split("-")[1] == digest]
+    if not records:
+        raise InputError(f"no labels to audit in {store}" + (f" with settings {digest}" if digest else ""))
+    structures = [one.atoms() for one in records]
+    reasons = audit(structures, expect(potential, structures))
+    suspects = {one.key: why for one, why in zip(records, reasons, strict=True) if why is not None}
+    if act:
+        for key, why in suspects.items():
+            if opened.suspicion(key) is None:
+                opened.suspect(key, f"audit: {why}")
+    if as_json:
+        print_json({"labels": len(records), "suspects": suspects, "quarantined": act})
+        return
+    for key, why in suspects.items():
+        click.echo(f"{key}  {why}")
+    click.echo(f"{len(suspects)} suspects among {len(records)} labels")
+
+
 @click.command("import")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")

@@ -9,7 +9,15 @@ import click
 
 from gace.cli import print_json
 from gace.errors import InputError
-from gace_platform.labelling.care import import_command, ladder, list_labels, quarantine, retry, show
+from gace_platform.labelling.care import (
+    audit_command,
+    import_command,
+    ladder,
+    list_labels,
+    quarantine,
+    retry,
+    show,
+)
 
 
 @click.group()
@@ -82,5 +90,5 @@ def _show(verdict: Any, done: int, total: int) -> None:
     )
 
 
-for _command in (list_labels, show, retry, quarantine, ladder, import_command):
+for _command in (list_labels, show, retry, quarantine, ladder, import_command, audit_command):
     command.add_command(_command)

@@ -37,6 +37,9 @@ class QualityGate(Closed):
     """Largest component of the sum of all forces, eV/Å: more means an integration grid that is too coarse."""
     max_stress: float = Field(default=2.0, gt=0)
     """Largest stress component, eV/Å³ (1 eV/Å³ = 160 GPa)."""
+    spot_check: int | None = Field(default=None, ge=1)
+    """Check the forces of one label of this many against a finite difference of the energy (two calculations
+    more); None: of none. Engines run by AiiDA are not spot-checked."""
     max_binding_energy: float = Field(default=20.0, gt=0)
     """Largest |energy - isolated atoms| per atom, eV; checked when ``isolated_atoms`` is true."""
 

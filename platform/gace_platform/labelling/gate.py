@@ -10,6 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from gace_platform.labelling.config import QualityGate
+from gace_platform.labelling.spot import contradiction
 
 
 def objection(
@@ -32,8 +33,8 @@ def objection(
         isolated: energies of isolated atoms by element, eV; None skips the check of the binding energy.
         evidence: what the program says about its convergence and settings (see :func:`disproof`).
     """
-    if evidence is not None and (contradiction := disproof(evidence)):
-        return contradiction
+    if evidence is not None and (disproved := disproof(evidence)):
+        return disproved
     if not np.isfinite(energy) or not np.isfinite(forces).all():
         return "energy or forces are not finite"
     if stress is not None and not np.isfinite(stress).all():
@@ -61,7 +62,8 @@ def disproof(evidence: Mapping[str, Any]) -> str | None:
 
     Args:
         evidence: ``converged`` (bool), ``accuracy`` and ``threshold`` (eV, of the self-consistent energy),
-            ``asked`` and ``stated``: settings by name as asked for and as the output has them. All optional.
+            ``asked`` and ``stated``: settings by name as asked for and as the output has them; ``spot_check``
+            (see :mod:`gace_platform.labelling.spot`) with the number of ``atoms``. All optional.
     """
     if evidence.get("converged") is False:
         return "unconverged: the program says that its self-consistent field did not converge"
@@ -78,4 +80,6 @@ def disproof(evidence: Mapping[str, Any]) -> str | None:
         )
         if not same:
             return f"other settings: {name} is {found} in the output, {asked} was asked for"
+    if (found := evidence.get("spot_check")) is not None:
+        return contradiction(found, int(evidence["atoms"]))
     return None

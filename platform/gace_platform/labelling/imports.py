@@ -61,8 +61,8 @@ def import_labels(config: ImportConfig) -> dict[str, Any]:
     Imported labels cost nothing here. One that the quality gate objects to is stored in quarantine.
 
     Returns:
-        Counts: ``structures``, ``imported``, ``present``, ``quarantined``, ``without_label``, and ``conflicts``:
-        keys whose label in the store differs from the one in the file.
+        Counts: ``structures``, ``imported``, ``present``, ``quarantined``, ``without_label``; ``conflicts``:
+        the keys whose label in the store differs from the one in the file.
 
     Raises:
         InputError: a file cannot be read.

@@ -40,6 +40,18 @@ class PySCFReference(Closed):
     """Memory PySCF plans with, MB. Fixed, since its block sizes, and with them rounding, depend on it."""
 
 
+class Faults(Closed):
+    """Failures planted into a rehearsal; a structure's own follows from its content and the seed."""
+
+    fraction: float = Field(default=0.3, ge=0, le=1)
+    """Share of the structures that meet one."""
+    hopeless: float = Field(default=0.1, ge=0, le=1)
+    """Share of those for which no remedy helps."""
+    seed: int = 0
+    scratch: Path
+    """Folder that remembers which structure has had its lost node."""
+
+
 class TeacherReference(Closed):
     """A fast potential in the place of a quantum calculation, for rehearsals: any ASE calculator."""
 
@@ -54,6 +66,8 @@ class TeacherReference(Closed):
     """Total charge (e) of structures that do not state their own."""
     spin: int | None = Field(default=None, ge=0)
     """Unpaired electrons of structures that do not state their own; None: 0 (tblite: the lowest possible)."""
+    faults: Faults | None = None
+    """Failures to be rehearsed; they change no label."""
 
 
 class QuantumEspressoReference(Closed):

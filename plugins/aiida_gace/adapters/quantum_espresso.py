@@ -16,6 +16,7 @@ from gace_platform.labelling.config import QuantumEspressoReference
 from gace_platform.labelling.engines.base import Label
 from gace_platform.labelling.engines.quantum_espresso import (
     MPI_AS_ROOT,
+    WORDS,
     QuantumEspressoEngine,
     failure_class,
     is_isolated,
@@ -101,7 +102,7 @@ class QuantumEspressoAdapter:
         job = jobs[-1] if jobs else node
         last = outputs[-1] if outputs else ""
         words = job.exit_message or str(node.exception or node.exit_message or "it left no output")
-        log = tail(last) or tail(text_of(job, "_scheduler-stderr.txt"))
+        log = telling(last) or tail(text_of(job, "_scheduler-stderr.txt"))
         return Outcome(None, failure_class(job.exit_status, last), " ".join(words.split()), log, price)
 
     def _label(self, node: ProcessNode, atoms: Atoms) -> Label:
@@ -173,6 +174,13 @@ class QuantumEspressoAdapter:
             cutoffs = {"cutoff_wfc": self.engine.reference.cutoff_wfc, "cutoff_rho": self.engine.cutoff_rho}
             found.set_cutoffs(dict.fromkeys(symbols, cutoffs), "as-asked", unit="Ry")
         return found
+
+
+def telling(output: str) -> str:
+    """The lines of an output that say what went wrong, and its last ones before the list of timings."""
+    lines = output.partition("init_run     :")[0].splitlines()
+    said = [line for line in lines if any(words.lower() in line.lower() for words, _ in WORDS)]
+    return "\n".join(dict.fromkeys([*said[:5], *tail("\n".join(lines)).splitlines()]))
 
 
 def core_seconds(output: str) -> float:

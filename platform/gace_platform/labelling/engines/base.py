@@ -100,6 +100,10 @@ def make_engine(reference: Reference) -> Engine:
         return PySCFEngine(reference)
     from gace_platform.labelling.engines.teacher import TeacherEngine
 
+    if reference.faults is not None:
+        from gace_platform.labelling.engines.faults import FaultyEngine
+
+        return FaultyEngine(reference, reference.faults)
     return TeacherEngine(reference)
 
 

@@ -1,0 +1,206 @@
+"""The audit of many labels at once: what one label alone cannot show.
+
+A committee knows roughly what a label should be; a label that departs from it far more than the others do is
+a suspect. So are two labels of the same structure that differ. Pure functions on arrays.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from gace.structures.io import labels_of
+
+Array = NDArray[np.float64]
+
+NORMAL = 1.4826
+"""Standard deviation of a normal distribution in units of its median absolute deviation."""
+
+SMALLEST_FORCE = 0.1
+"""Predicted forces (root mean square, eV/Å) below which their ratio to the label's says nothing."""
+
+SMALLEST_GROUP = 8
+"""Structures of one composition from which the median of the energy residuals is taken."""
+
+
+class Prediction(NamedTuple):
+    """What a potential (better: a committee) expects of one structure."""
+
+    energy: float
+    """eV."""
+    forces: Array
+    """eV/Å ``(N, 3)``."""
+    stress: Array | None = None
+    """eV/Å³ ``(3, 3)``."""
+    energy_std: float = 0.0
+    """eV; 0: unknown."""
+    forces_std: Array | None = None
+    """eV/Å ``(N, 3)``."""
+
+
+class Limits(NamedTuple):
+    """From where on a label is a suspect."""
+
+    energy: float = 6.0
+    """Robust standard deviations of the energy residual."""
+    forces: float = 4.0
+    """Robust standard deviations of the logarithm of the force error."""
+    ratio: tuple[float, float] = (0.6, 1.7)
+    """Slope of the label's forces against the predicted ones."""
+    duplicate: float = 0.001
+    """Difference of two labels of the same structure, eV/atom."""
+
+
+def audit(
+    structures: Sequence[Atoms], predictions: Sequence[Prediction], limits: Limits | None = None
+) -> list[str | None]:
+    """Why each label is a suspect, or None.
+
+    Args:
+        structures: labelled, all at one level of theory.
+        predictions: for each; their errors need not be small, but alike.
+        limits: from where on a label is a suspect.
+
+    Returns:
+        One reason or None per structure, in their order.
+    """
+    limits = limits or Limits()
+    reasons: list[str | None] = []
+    energies = energy_deviations(structures, predictions)
+    errors = force_deviations(structures, predictions)
+    twins = contradicted(structures, limits.duplicate)
+    for number, (atoms, expected) in enumerate(zip(structures, predictions, strict=True)):
+        reasons.append(
+            _ratio_of_forces(atoms, expected, limits)
+            or _sign_of_stress(atoms, expected)
+            or _far("energy", energies[number], limits.energy)
+            or _far("force error", errors[number], limits.forces)
+            or twins.get(number)
+        )
+    return reasons
+
+
+def energy_deviations(structures: Sequence[Atoms], predictions: Sequence[Prediction]) -> Array:
+    """Energy residuals per √atom in robust standard deviations, each with its expected error counted in.
+
+    The median of each composition is taken out where there are enough of it: a committee may be off by a
+    constant that its training set did not fix.
+    """
+    residual = np.array(
+        [
+            (float(labels_of(atoms).energy or np.nan) - expected.energy) / np.sqrt(len(atoms))
+            for atoms, expected in zip(structures, predictions, strict=True)
+        ]
+    )
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number, atoms in enumerate(structures):
+        groups[atoms.get_chemical_formula()].append(number)
+    for members in groups.values():
+        if len(members) >= SMALLEST_GROUP:
+            residual[members] -= np.nanmedian(residual[members])
+    expected_error = np.array(
+        [one.energy_std / np.sqrt(len(atoms)) for atoms, one in zip(structures, predictions, strict=True)]
+    )
+    width = np.hypot(NORMAL * _median_size(residual), expected_error)
+    return np.abs(residual) / np.maximum(width, 1e-12)
+
+
+def force_deviations(structures: Sequence[Atoms], predictions: Sequence[Prediction]) -> Array:
+    """Logarithm of each structure's force error over its expected error, in robust standard deviations.
+
+    Negative where the error is smaller than usual.
+    """
+    errors, expectations = [], []
+    for atoms, expected in zip(structures, predictions, strict=True):
+        forces = labels_of(atoms).forces
+        difference = np.nan if forces is None else forces - expected.forces
+        errors.append(np.sqrt(np.mean(np.square(difference))))
+        std = expected.forces_std
+        expectations.append(0.0 if std is None else np.sqrt(np.mean(np.square(std))))
+    error, expectation = np.array(errors), np.array(expectations)
+    typical = max(float(np.nanmedian(error)), 1e-9)
+    logarithm = np.log(np.maximum(error, 1e-12) / np.hypot(expectation, typical))
+    logarithm -= np.nanmedian(logarithm)
+    # errors of a good committee scatter by a tenth at least: closer ones are a small sample's
+    return logarithm / max(NORMAL * _median_size(logarithm), 0.1)
+
+
+def contradicted(structures: Sequence[Atoms], tolerance: float) -> dict[int, str]:
+    """Structures whose twin (by rotation, translation, reflection, or order of atoms) has another label."""
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for number, atoms in enumerate(structures):
+        groups[_fingerprint(atoms)].append(number)
+    found: dict[int, str] = {}
+    for members in groups.values():
+        for first, second in itertools.combinations(members, 2):
+            energies = [labels_of(structures[one]).energy for one in (first, second)]
+            if energies[0] is None or energies[1] is None:
+                continue
+            gap = abs(energies[0] - energies[1]) / len(structures[first])
+            if gap > tolerance:
+                text = f"its twin has another label: {1000 * gap:.1f} meV/atom apart"
+                found.setdefault(first, text)
+                found.setdefault(second, text)
+    return found
+
+
+def _ratio_of_forces(atoms: Atoms, expected: Prediction, limits: Limits) -> str | None:
+    forces = labels_of(atoms).forces
+    size = float(np.mean(np.square(expected.forces)))
+    if forces is None or size < SMALLEST_FORCE**2:
+        return None
+    slope = float(np.sum(forces * expected.forces) / np.sum(np.square(expected.forces)))
+    if slope < -limits.ratio[0]:
+        return f"forces have the opposite sign of the expected ones (slope {slope:.2f})"
+    if not limits.ratio[0] < slope < limits.ratio[1]:
+        return f"forces are {slope:.3g} times the expected ones: other units?"
+    return None
+
+
+def _sign_of_stress(atoms: Atoms, expected: Prediction) -> str | None:
+    stress = labels_of(atoms).stress
+    if stress is None or expected.stress is None:
+        return None
+    size = float(np.sum(np.square(expected.stress)))
+    slope = float(np.sum(stress * expected.stress)) / max(size, 1e-20)
+    # 0.005 eV/Å³ is 0.8 GPa: below it the stress is too small to tell its sign
+    if np.sqrt(size / 9) > 0.005 and slope < -0.6:
+        return f"the stress has the opposite sign of the expected one (slope {slope:.2f})"
+    return None
+
+
+def _far(what: str, deviation: float, limit: float) -> str | None:
+    if not np.isfinite(deviation):
+        return f"{what} is not finite"
+    if deviation <= limit:
+        return None
+    return f"{what} is {deviation:.1f} robust standard deviations from the committee's expectation"
+
+
+def _fingerprint(atoms: Atoms) -> tuple[object, ...]:
+    """Composition, volume and a short histogram of distances: equal for equal structures, to 10⁻³ Å or so."""
+    distances = atoms.get_all_distances(mic=bool(atoms.pbc.any()))
+    numbers = atoms.numbers
+    weights = np.outer(numbers, numbers)[np.triu_indices(len(atoms), 1)]
+    lengths = distances[np.triu_indices(len(atoms), 1)]
+    moments = (float(np.sum(weights * lengths)), float(np.sum(weights * lengths**2)))
+    total = max(float(np.sum(weights)), 1.0)
+    volume = float(atoms.get_volume()) if all(atoms.pbc) else 0.0
+    state = (atoms.info.get("charge", 0), atoms.info.get("spin", 0))
+    return (
+        atoms.get_chemical_formula(),
+        tuple(bool(one) for one in atoms.pbc),
+        round(volume / len(atoms), 4),
+        *(round(moment / total, 4) for moment in moments),
+        *state,
+    )
+
+
+def _median_size(values: Array) -> float:
+    return float(np.nanmedian(np.abs(values)))

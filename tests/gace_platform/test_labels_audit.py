@@ -1,0 +1,133 @@
+"""The audit: planted corruptions are found, honest labels are left alone. A committee is played by noise."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from gace.structures.io import set_labels
+from gace_platform.labelling.audit import Prediction, audit
+from gace_platform.labelling.gate import disproof
+from gace_platform.labelling.spot import is_due, spot_check
+
+COUNT = 60
+
+
+def honest(count=COUNT):
+    """Ethanol frames with labels, and a committee whose forces are off by 30 meV/Å and energies by 10 meV."""
+    random = np.random.default_rng(0)
+    frames, expected = [], []
+    for _ in range(count):
+        atoms = molecule("CH3CH2OH")
+        atoms.positions += random.normal(scale=0.05, size=(9, 3))
+        forces = random.normal(scale=1.0, size=(9, 3))
+        energy = -4200 + random.normal(scale=0.3)
+        frames.append(set_labels(atoms, energy, forces))
+        wrong = random.normal(scale=0.03, size=(9, 3)) * np.exp(random.normal(scale=0.2))
+        expected.append(Prediction(energy + random.normal(scale=0.01) + 0.4, forces + wrong))
+    return frames, expected
+
+
+def spoiled(corrupt):
+    """Reasons after one label (number 7) was corrupted."""
+    frames, expected = honest()
+    corrupt(frames[7])
+    return audit(frames, expected)
+
+
+def test_honest_labels_are_left_alone():
+    assert audit(*honest(300)) == [None] * 300
+
+
+def halve(atoms):
+    atoms.info["REF_energy"] /= 27.211386
+    atoms.arrays["REF_forces"] /= 51.422067
+
+
+def flip(atoms):
+    atoms.arrays["REF_forces"] *= -1
+
+
+def shift(atoms):
+    atoms.info["REF_energy"] += 0.2
+
+
+def blur(atoms):
+    random = np.random.default_rng(1)
+    atoms.arrays["REF_forces"] += random.normal(scale=0.15, size=(9, 3))
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "word"),
+    [(halve, "other units"), (flip, "opposite sign"), (shift, "energy"), (blur, "force error")],
+)
+def test_a_corrupted_label_is_the_only_suspect(corrupt, word):
+    reasons = spoiled(corrupt)
+    assert word in reasons[7]
+    assert [why for number, why in enumerate(reasons) if number != 7] == [None] * (COUNT - 1)
+
+
+def test_sign_of_a_stress():
+    atoms = bulk("Si", "diamond", a=5.6)
+    stress = np.diag([0.02, 0.02, 0.02])
+    forces = np.array([[0.5, 0.0, 0.0], [-0.5, 0.0, 0.0]])
+    labelled = set_labels(atoms, -10.0, forces, -stress)
+    (reason,) = audit([labelled], [Prediction(-10.0, forces, stress)])
+    assert "stress has the opposite sign" in reason
+
+
+def test_twins_with_different_labels_are_both_suspect():
+    frames, expected = honest(20)
+    twin = frames[3].copy()
+    twin.rotate(40, (1, 2, 3))
+    twin = twin[[1, 0, 2, 3, 4, 5, 6, 7, 8]]
+    twin.info["REF_energy"] = frames[3].info["REF_energy"] + 0.03
+    turned = np.array(expected[3].forces)
+    reasons = audit([*frames, twin], [*expected, Prediction(expected[3].energy + 0.03, turned)])
+    assert "twin" in reasons[3]
+
+
+def test_spot_check_finds_forces_of_the_wrong_sign():
+    from ase.calculators.lj import LennardJones
+
+    from gace_platform.labelling.engines.base import Label
+
+    def energy_of(moved):
+        moved.calc = LennardJones()
+        return moved.get_potential_energy()
+
+    atoms = Atoms("Ar4", positions=[[0, 0, 0], [1.1, 0, 0], [0, 1.2, 0], [0.1, 0, 1.15]])
+    energy = energy_of(atoms)
+    forces = atoms.get_forces()
+    right, wrong = (
+        spot_check(atoms, "key", Label(energy, sign * forces, None), energy_of) for sign in (1, -1)
+    )
+    assert disproof({"spot_check": right, "atoms": 4}) is None
+    assert "not the slope" in disproof({"spot_check": wrong, "atoms": 4})
+
+
+def test_one_of_n_is_spot_checked():
+    due = sum(is_due(f"{number:032x}", 10) for number in range(2000))
+    # a binomial of 2000 draws at one tenth: 200, standard deviation 13
+    assert 150 < due < 250
+    assert not is_due("key", None)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "word"),
+    [
+        ({"converged": False}, "unconverged"),
+        ({"converged": True, "accuracy": 1e-5, "threshold": 1e-8}, "accuracy"),
+        ({"asked": {"cutoff_wfc": 30.0}, "stated": {"cutoff_wfc": 20.0}}, "cutoff_wfc is 20.0"),
+        ({"asked": {"functional": "PBE"}, "stated": {}}, "functional is None"),
+    ],
+)
+def test_evidence_against_a_label(evidence, word):
+    assert word in disproof(evidence)
+
+
+def test_evidence_that_agrees():
+    asked = {"cutoff_wfc": 30.0, "functional": "PBE"}
+    evidence = {"converged": True, "accuracy": 1e-9, "threshold": 1e-8, "asked": asked}
+    assert disproof({**evidence, "stated": {"cutoff_wfc": 29.99999, "functional": "PBE"}}) is None
+    assert disproof({}) is None

@@ -1,0 +1,109 @@
+"""``gace drill``: does this installation keep its promises when everything is killed?"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gace.cli import print_json
+
+
+@click.command()
+@click.option(
+    "--kills", default=20, show_default=True, type=click.IntRange(min=1), help="How many processes."
+)
+@click.option(
+    "--per-round", default=25, show_default=True, type=click.IntRange(min=1), help="Kills in a campaign."
+)
+@click.option("--pause", default=4.0, show_default=True, help="Mean seconds between two kills.")
+@click.option("--timeout", default=3600.0, show_default=True, help="Seconds a campaign may take.")
+@click.option("--seed", default=3, show_default=True, help="Of the campaign and of the kills.")
+@click.option(
+    "--dir", "folder", type=click.Path(path_type=Path), help="Where to work; default: a temporary folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+def command(
+    kills: int,
+    per_round: int,
+    pause: float,
+    timeout: float,
+    seed: int,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Kill processes of rehearsal campaigns at random, resume, and compare with an undisturbed one."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gace-drill-", dir=folder, ignore_cleanup_errors=True) as scratch:
+        found = drill(Path(scratch).resolve(), kills, per_round, pause, timeout, seed)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo("{kills} kills in {rounds} campaigns, {wall_seconds:.0f} s".format(**found))
+        click.echo(f"same data every time: {'yes' if found['hash_equal'] else 'NO'}")
+        click.echo(f"labels paid twice: {found['labels_paid_twice']}")
+        for name, met in found["faults"].items():
+            click.echo(f"{name}: {'met' if met else 'NOT MET'}")
+    if not (found["hash_equal"] and not found["labels_paid_twice"] and all(found["faults"].values())):
+        sys.exit(1)
+
+
+def drill(
+    folder: Path, kills: int, per_round: int, pause: float, timeout: float, seed: int
+) -> dict[str, Any]:
+    """Carry out the drill; returns what it found.
+
+    Returns:
+        ``kills`` (done), ``by_kind``, ``rounds``, ``hash_equal`` (of every round), ``labels_paid_twice``,
+        ``faults`` (name: met as it should), ``failures`` (rounds that did not end, why), ``wall_seconds``.
+
+    Raises:
+        DrillError: the undisturbed campaign failed.
+    """
+    from gace_workflows.drill.faults import FAULTS
+    from gace_workflows.drill.rehearsal import undisturbed
+    from gace_workflows.drill.rounds import kill_through
+
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    tell("a rehearsal in peace")
+    peaceful = undisturbed(folder / "peace", seed, timeout)
+    done: Counter[str] = Counter()
+    hashes, failures, paid_twice, number = [], [], 0, 0
+    while done.total() < kills:
+        number += 1
+        most = min(per_round, kills - done.total())
+        outcome = kill_through(folder / f"round-{number}", seed, number, most, pause, timeout, tell)
+        done += outcome.kills
+        paid_twice += outcome.paid_twice
+        hashes.append(outcome.dataset_hash)
+        if outcome.dataset_hash is None:
+            failures.append(f"round {number}: {outcome.detail}")
+            break
+        same = outcome.dataset_hash == peaceful["dataset_hash"]
+        tell(f"round {number}: {outcome.kills.total()} kills, {'the same data' if same else 'OTHER DATA'}")
+    faults = {}
+    for name, meet in FAULTS.items():
+        scratch = folder / name.replace(" ", "-")
+        scratch.mkdir()
+        faults[name] = meet(folder / "peace" / "campaign", scratch)
+        tell(f"{name}: {'met' if faults[name] else 'NOT MET'}")
+    return {
+        "kills": done.total(),
+        "by_kind": dict(sorted(done.items())),
+        "rounds": number,
+        "hash_equal": bool(hashes) and all(one == peaceful["dataset_hash"] for one in hashes),
+        "labels_paid_twice": paid_twice,
+        "faults": faults,
+        "failures": failures,
+        "wall_seconds": round(time.monotonic() - began, 1),
+    }

@@ -1,0 +1,106 @@
+"""A campaign small enough to be killed often: four copper atoms, a teacher in the place of DFT."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from gace.errors import GaceError
+
+REHEARSAL: dict[str, Any] = {
+    "campaign": "drill",
+    "system": {"structure": "copper.xyz"},
+    "reference": {"engine": "teacher", "calculator": "emt"},
+    "budget": {"labels": 12},
+    "initial": {"labels": 5, "teacher": {"calculator": "emt"}},
+    "generations": [{"labels": 4}],
+    "potential": {
+        "preset": "1L-small",
+        "cutoff": 3.5,
+        "overrides": {"channels": 4, "l_max": [1], "order": 2, "densities": 2, "radial_hidden": [8]},
+    },
+    "training": {"max_epochs": 10},
+    "committee": {"members": 2},
+    "exploration": {
+        "walkers": 2,
+        "steps": 60,
+        "sample_every": 6,
+        "rattle": 0.1,
+        "strain": 0.03,
+        "temperature": {"start": 600, "end": 900},
+        "gamma_max": None,
+    },
+    "exam": {"structures": 3, "criteria": {"drift_steps": 20, "bootstrap": 100}},
+    "cluster": {"workers": 2},
+}
+"""The campaign file, less the seed."""
+
+
+class DrillError(GaceError, RuntimeError):
+    """The drill itself could not be carried out."""
+
+
+def write_rehearsal(folder: Path, seed: int) -> Path:
+    """Write the campaign file and its geometry into ``folder``; returns the file."""
+    from ase.build import bulk
+
+    from gace.structures.io import write_structures
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_structures(folder / "copper.xyz", [bulk("Cu", "fcc", a=3.6, cubic=True)])
+    file = folder / "campaign.yaml"
+    file.write_text(yaml.safe_dump({**REHEARSAL, "seed": seed}), encoding="utf-8")
+    return file
+
+
+def start(output: IO[bytes], *arguments: object) -> subprocess.Popen[bytes]:
+    """Start ``gace campaign …`` in a session of its own."""
+    command = [sys.executable, "-m", "gace.cli", "campaign", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        env=environment,
+    )
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """Summary of a finished campaign.
+
+    Raises:
+        DrillError: it has not finished.
+    """
+    try:
+        return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        raise DrillError(f"the campaign in {folder} left no summary") from None
+
+
+def undisturbed(folder: Path, seed: int, timeout: float) -> dict[str, Any]:
+    """Carry out the rehearsal in peace; returns its summary.
+
+    Raises:
+        DrillError: it failed without any help of ours.
+    """
+    file = write_rehearsal(folder, seed)
+    with (folder / "output").open("wb") as output:
+        process = start(output, "run", file, "--dir", folder / "campaign")
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait(60)
+            raise DrillError(f"the undisturbed rehearsal did not end within {timeout:g} s") from None
+    if code:
+        last = (folder / "output").read_text(errors="replace").strip().splitlines()[-1:]
+        raise DrillError(f"the undisturbed rehearsal failed: {' '.join(last)}")
+    return summary_of(folder / "campaign")
