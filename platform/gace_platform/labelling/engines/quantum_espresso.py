@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -255,9 +256,18 @@ def program_version(executable: str) -> str:
         InputError: it prints none.
     """
     environment = {**os.environ, **MPI_AS_ROOT, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [executable], input="\n", capture_output=True, text=True, env=environment, timeout=60, check=False
-    )
+    # without an input the program ends with an error, and leaves a file CRASH where it was started
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [executable],
+            input="\n",
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=folder,
+            timeout=300,
+            check=False,
+        )
     match = re.search(r"Program PWSCF v\.([\w.]+?)(?:MaX)? ", done.stdout)
     if match is None:
         raise InputError(f"{executable} does not answer as Quantum ESPRESSO's pw.x does")
