@@ -1,0 +1,236 @@
+"""Linear ACE: an independent invariant basis, exact derivatives, an honest fit, a bundle like any other."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from click.testing import CliRunner
+
+import gace
+from gace.commands.train import command as train_command
+from gace.errors import InputError
+from gace.linear.basis import Factor, enumerate_invariants, intermediate_degrees
+from gace.linear.config import LeastSquares
+from gace.linear.design import design
+from gace.linear.fit import fit, rows_of
+from gace.linear.model import LinearACE
+from gace.linear.solve import Normal, Rows, solve_dual, solve_primal
+from gace.potential.derivatives import energy_and_gradients
+from gace.structures.io import labels_of, set_labels, write_structures
+from gace.structures.neighbours import build_graph
+from gace.testing import check_potential
+from gace.training.batches import Packed
+from gace.training.run import train
+
+SIZE = {"size": 40, "cutoff": 3.5}
+
+
+def randomised(model, structures, seed=0):
+    """The model with a standardised base and random coefficients."""
+    model.standardise([build_graph(structures, model.elements, model.cutoff)])
+    draw = torch.randn(model.coefficients.shape, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        model.coefficients.copy_(draw.double())
+    return model
+
+
+@pytest.fixture
+def alloys():
+    """Rattled copper-gold cells labelled by EMT."""
+    rng, found = np.random.default_rng(0), []
+    for index in range(10):
+        atoms = bulk("Cu", cubic=True, a=3.7)
+        atoms.symbols[index % 4] = "Au"
+        atoms.set_cell(atoms.cell.array * (1 + 0.02 * rng.normal()), scale_atoms=True)
+        atoms.rattle(0.08, rng=rng)
+        atoms.calc = EMT()
+        found.append(
+            set_labels(atoms, atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False))
+        )
+    return found
+
+
+def packed(structures, model):
+    return Packed(
+        structures,
+        [labels_of(one) for one in structures],
+        elements=model.elements,
+        cutoff=model.cutoff,
+        isolated_atoms={"Cu": 3.5, "Au": 3.8},
+        dtype=torch.float64,
+        device=torch.device("cpu"),
+    )
+
+
+def test_equal_factors_leave_fewer_couplings():
+    p, q = Factor(1, 0, 0), Factor(1, 1, 0)
+    # (p·p)² is the only invariant of four equal vectors; (p·p)(q·q) and (p·q)² are the two of two pairs
+    assert len(intermediate_degrees((p, p, p, p))) == 1
+    assert len(intermediate_degrees((p, p, q, q))) == 2
+
+
+def test_odd_sums_of_degrees_have_no_invariant():
+    assert intermediate_degrees((Factor(1, 0, 0), Factor(1, 1, 0), Factor(1, 2, 0))) == ()
+
+
+def test_basis_functions_are_linearly_independent(ethanol):
+    model = LinearACE(elements=["H"], cutoff=4.0, level=7.0, order_cost=1.0, core_repulsion=False)
+    assert {one.order for one in model.invariants} == {1, 2, 3, 4}
+    rng = np.random.default_rng(0)
+    base = torch.from_numpy(rng.normal(size=(model.products.n_base, 3 * len(model.invariants))))
+    values = model.products(base)
+    # generic atomic bases: a dependent column would have a singular value at rounding, 1e-16
+    ratio = torch.linalg.svdvals(values / values.norm(dim=1, keepdim=True))
+    assert (ratio[-1] / ratio[0]).item() > 1e-6
+
+
+def test_levels_are_nested():
+    small = enumerate_invariants(2, 3, 8.0, 1.0, 2.0, 4)
+    assert set(small) < set(enumerate_invariants(2, 3, 9.0, 1.0, 2.0, 4))
+
+
+def test_potential_obeys_the_laws():
+    def make():
+        model = LinearACE(elements=["H", "O"], **SIZE)
+        graph = build_graph(sample(), ["H", "O"], 3.5)
+        model.standardise([graph])
+        return randomised(model, sample())
+
+    check_potential(make)
+
+
+def sample():
+    from gace.testing import sample_structures
+
+    return sample_structures(["H", "O"], 3.5)
+
+
+def test_isolated_atoms_have_no_energy(ethanol):
+    model = randomised(LinearACE(elements=["H", "C", "O"], **SIZE), [ethanol])
+    graph = build_graph([ethanol[:1]], model.elements, model.cutoff)
+    assert energy_and_gradients(model, graph).energy.item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_rows_times_coefficients_are_the_prediction(alloys):
+    model = randomised(LinearACE(elements=["Au", "Cu"], **SIZE), alloys)
+    graph = build_graph(alloys[:2], model.elements, model.cutoff)
+    rows, found = design(model, graph, virial=True), energy_and_gradients(model, graph)
+    c = model.coefficients.detach().flatten()
+    for matrix, fixed, wanted in (
+        (rows.energy, rows.fixed_energy, found.energy),
+        (rows.forces, rows.fixed_forces, found.forces),
+        (rows.virial, rows.fixed_virial, found.virial),
+    ):
+        # two orders of summation in float64
+        assert torch.allclose(matrix.detach() @ c + fixed, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_few_and_many_neighbours_give_the_same_rows(alloys):
+    few, many = (LinearACE(elements=["Au", "Cu"], cutoff=3.0, size=n) for n in (10, 120))
+    graph = build_graph(alloys[:1], ["Au", "Cu"], 3.0)
+    slots = 3 * graph.neighbour.shape[1]
+    assert few.products.n_base < slots < many.products.n_base
+    shared = [q for q in few.invariants if q in many.invariants]
+    columns = [
+        design(one, graph).forces[..., [one.invariants.index(q) for q in shared]] for one in (few, many)
+    ]
+    assert torch.allclose(*columns, rtol=1e-9, atol=1e-10)
+
+
+def random_rows(n=30, size=12):
+    rng = np.random.default_rng(1)
+    matrix = rng.normal(size=(n, size))
+    return Rows(matrix, matrix @ rng.normal(size=size) + 0.1 * rng.normal(size=n), np.arange(n) // 5)
+
+
+def test_both_forms_of_the_equations_agree():
+    rows, widths = random_rows(), np.linspace(0.5, 2.0, 12)
+    normal = Normal.empty(12)
+    normal.add(rows.matrix[:20], rows.target[:20])
+    normal.add(rows.matrix[20:], rows.target[20:])
+    a, b = solve_dual(rows, widths, 0.3), solve_primal(normal, rows, widths, 0.3)
+    assert np.allclose(a.coefficients, b.coefficients)
+    assert np.allclose(a.left_out, b.left_out)
+
+
+def test_left_out_residuals_are_those_of_fits_without_the_structure():
+    rows, widths = random_rows(), np.ones(12)
+    left_out = solve_dual(rows, widths, 0.3).left_out
+    for block in rows.blocks():
+        rest = np.ones(len(rows.target), dtype=bool)
+        rest[block] = False
+        fitted = solve_dual(Rows(*(one[rest] for one in rows)), widths, 0.3).coefficients
+        assert np.allclose(rows.target[block] - rows.matrix[block] @ fitted, left_out[block])
+
+
+def test_ridge_that_is_too_small_is_an_input_error():
+    rows = random_rows()
+    double = Rows(np.concatenate([rows.matrix] * 2), np.concatenate([rows.target] * 2), np.arange(60))
+    with pytest.raises(InputError, match="too small"):
+        solve_dual(double, np.ones(12), -1e-3)
+
+
+def test_fit_of_a_linear_truth_is_exact(alloys):
+    truth = randomised(LinearACE(elements=["Au", "Cu"], cutoff=3.5, size=15), alloys)
+    graph = build_graph(alloys, truth.elements, truth.cutoff)
+    found = energy_and_gradients(truth, graph)
+    isolated = np.array([3.8, 3.5])
+    labelled = []
+    for index, atoms in enumerate(alloys):
+        own = graph.structure == index
+        energy = found.energy[index].item() + isolated[graph.species[own].numpy()].sum()
+        labelled.append(set_labels(atoms, energy, found.forces[own].numpy()))
+    model = LinearACE(elements=["Au", "Cu"], cutoff=3.5, size=15)
+    fit(
+        model,
+        packed(labelled, model),
+        LeastSquares(ridge=1e-12, smoothness=0, order_decay=1, stress_weight=0),
+    )
+    again = energy_and_gradients(model, graph)
+    # the ridge, relative to forces of order 10 eV/Å
+    assert torch.allclose(again.forces, found.forces, atol=1e-4)
+
+
+def test_rows_in_many_pieces_are_the_rows_in_one(alloys, monkeypatch):
+    model = LinearACE(elements=["Au", "Cu"], **SIZE)
+    data, every = packed(alloys, model), torch.arange(len(alloys))
+    (whole,) = rows_of(model, data, LeastSquares(), every)
+    monkeypatch.setattr("gace.linear.fit.NUMBERS_AT_ONCE", 1.0)
+    pieces = list(rows_of(model, data, LeastSquares(), every))
+    assert len(pieces) == len(alloys)
+    assert np.allclose(np.concatenate([one.matrix for one in pieces]), whole.matrix, atol=1e-12)
+
+
+@pytest.fixture
+def config(alloys, tmp_path):
+    write_structures(tmp_path / "train.xyz", alloys)
+    return {
+        "data": {"train": "train.xyz", "validation": 2, "isolated_atoms": {"Cu": 3.5, "Au": 3.8}},
+        "potential": {"preset": "linear-small", "cutoff": 4.0, "overrides": {"size": 60}},
+    }
+
+
+def test_train_command_leaves_a_bundle_that_runs(config, tmp_path):
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    arguments = [str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run"), "--quiet", "--json"]
+    result = CliRunner().invoke(train_command, arguments)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.output.splitlines()[-1])
+    # EMT in small cells is nearly linear in such a basis; forces are of the order of 1 eV/Å
+    assert summary["metrics"]["validation"]["forces"]["mae"] < 60
+    potential = gace.load(tmp_path / "run/potential")
+    atoms = bulk("Cu", cubic=True, a=3.7)
+    atoms.calc = potential.calculator()
+    assert np.isfinite(atoms.get_stress()).all()
+    assert potential.metadata["least_squares"]["ridge"] > 0
+
+
+def test_optimizer_names_the_linear_family(config, tmp_path):
+    settings = {**config, "data": {**config["data"], "train": str(tmp_path / "train.xyz")}}
+    settings["training"] = {"optimizer": "least-squares"}
+    settings["potential"] = {"preset": "2L-small"}
+    with pytest.raises(InputError, match="choose linear-small"):
+        train(settings, tmp_path / "run", progress=False)
