@@ -65,7 +65,7 @@ class Products(nn.Module):
         self._buffer("first", [start[invariants[index].factors[0]] for index in ones])
         position += ones
         twos = [index for index, one in enumerate(invariants) if one.order == 2]
-        self._buffer("second", [self._row[_Pair(*invariants[index].factors, 0)] for index in twos])
+        self._buffer("second", [self._row[_joined(invariants[index].factors, 0)] for index in twos])
         position += twos
         self.third, self.fourth = [], []
         for L in sorted(pairs):
@@ -113,17 +113,22 @@ class Products(nn.Module):
         return torch.cat(found)[self.wanted]
 
 
+def _joined(two: tuple[Factor, ...], L: int) -> _Pair:
+    """Two factors coupled to degree L."""
+    return _Pair(two[0], two[1], L)
+
+
 def _pairs_of(invariants: Sequence[Invariant]) -> dict[int, list[_Pair]]:
     """The coupled pairs that any invariant needs, by L."""
     needed: set[_Pair] = set()
     for one in invariants:
         if one.order == 2:
-            needed.add(_Pair(*one.factors, 0))
+            needed.add(_joined(one.factors, 0))
         elif one.order == 3:
-            needed.add(_Pair(*one.factors[:2], one.L))
+            needed.add(_joined(one.factors[:2], one.L))
         elif one.order == 4:
-            needed.add(_Pair(*one.factors[:2], one.L))
-            needed.add(_Pair(*one.factors[2:], one.L))
+            needed.add(_joined(one.factors[:2], one.L))
+            needed.add(_joined(one.factors[2:], one.L))
     by_degree: dict[int, list[_Pair]] = {}
     for pair in sorted(needed):
         by_degree.setdefault(pair.L, []).append(pair)

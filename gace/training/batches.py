@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from gace.randomness import generator
 from gace.structures.graph import Graph
 from gace.structures.io import Labels
 from gace.structures.neighbours import collate, neighbourhood
-from gace.training.dataset import describe
+from gace.training.dataset import describe, weights_of
 
 
 class Batch(NamedTuple):
@@ -29,6 +30,8 @@ class Batch(NamedTuple):
     """eV/Å ``(N, 3)``."""
     virial: Tensor
     """Stress times volume, eV ``(B, 3, 3)``."""
+    weight: Tensor
+    """Weight of the structure's energy, forces and stress in the loss ``(B, 3)``."""
 
 
 class Packed:
@@ -37,7 +40,7 @@ class Packed:
     Attributes:
         names: description of each structure, for messages.
         has_energy: whether any structure has an energy label; likewise ``has_forces``, ``has_stress``.
-        complete: whether every structure has its energy and all its forces.
+        complete: whether every structure has its energy and all its forces, and all weights are one.
         uniform: whether all structures have equally many atoms and neighbour slots.
         mean_neighbours: mean number of neighbours of an atom within the cutoff.
     """
@@ -75,7 +78,8 @@ class Packed:
             ]
         )
         self.names = [describe(one, index) for index, one in enumerate(structures)]
-        self.complete = bool(np.isfinite(energy).all() and np.isfinite(forces).all())
+        weight = np.array([weights_of(one) for one in structures])
+        self.complete = bool(np.isfinite(energy).all() and np.isfinite(forces).all() and (weight == 1).all())
         self.has_energy = bool(np.isfinite(energy).any())
         self.has_forces = bool(np.isfinite(forces).any())
         self.has_stress = bool(np.isfinite(virial).any())
@@ -90,8 +94,8 @@ class Packed:
         # counted from the structure's first atom, so that a batch only adds its own offsets
         self._neighbour = (graph.neighbour - self._first[graph.structure][:, None]).to(device)
         self._graph = graph.to(device, dtype)
-        self._energy, self._forces, self._virial = (
-            torch.from_numpy(one).to(device, dtype) for one in (energy, forces, virial)
+        self._energy, self._forces, self._virial, self._weight = (
+            torch.from_numpy(one).to(device, dtype) for one in (energy, forces, virial, weight)
         )
 
     def __len__(self) -> int:
@@ -114,7 +118,14 @@ class Packed:
             self._graph.volume[indices],
         )
         n_atoms = sizes.to(device, self.dtype)
-        return Batch(graph, n_atoms, self._energy[indices], self._forces[atoms], self._virial[indices])
+        return Batch(
+            graph,
+            n_atoms,
+            self._energy[indices],
+            self._forces[atoms],
+            self._virial[indices],
+            self._weight[indices],
+        )
 
     def in_order(self, max_atoms: int) -> Iterator[tuple[Tensor, Batch]]:
         """Indices and batches of at most ``max_atoms`` atoms (one structure at least), in order."""
@@ -131,3 +142,23 @@ class Packed:
 def epoch_order(n_structures: int, seed: int, epoch: int) -> Tensor:
     """The order in which an epoch visits the structures ``(n_structures,)``; no state to be saved."""
     return torch.from_numpy(generator(seed, "epoch", epoch).permutation(n_structures))
+
+
+def balanced_batches(order: Tensor, sizes: Tensor, n_batches: int) -> list[Tensor]:
+    """Indices of ``n_batches`` batches of about equally many atoms.
+
+    In the order given, each structure joins the batch with the fewest atoms so far (the first of several),
+    so that batches differ by at most the largest structure and none is empty.
+
+    Args:
+        order: the order in which structures are visited ``(n,)``, n ≥ ``n_batches``.
+        sizes: number of atoms of each structure of the data set.
+        n_batches: how many batches.
+    """
+    heap = [(0, number) for number in range(n_batches)]
+    members: list[list[int]] = [[] for _ in range(n_batches)]
+    for index in order.tolist():
+        atoms, number = heap[0]
+        heapq.heapreplace(heap, (atoms + int(sizes[index]), number))
+        members[number].append(index)
+    return [torch.tensor(one) for one in members]

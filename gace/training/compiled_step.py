@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,15 @@ MAX_SHAPES = 8
 """Shapes of batches that are compiled; batches of further shapes are evaluated operation by operation."""
 
 
+class Largest(NamedTuple):
+    """Size of a typical large batch, to which others are padded."""
+
+    atoms: int
+    slots: int
+    """Neighbour slots of an atom."""
+    structures: int
+
+
 class CompiledStep:
     """Loss terms and gradients of a batch, as :func:`gace.training.losses.loss_terms` defines them.
 
@@ -29,18 +39,23 @@ class CompiledStep:
         model: the potential; its parameters are read at every call.
         kind: penalty of a residual.
         complete: True if no energy or force label of the data set is missing.
-        uniform: True if all structures have the same number of atoms and of neighbour slots,
-            so that batches need no padding.
+        largest: what batches are padded to; None if all structures have equally many atoms and
+            neighbour slots, so that batches need no padding.
 
     Attributes:
         seconds: wall time spent on compiling so far.
     """
 
     def __init__(
-        self, model: GraphACE, kind: Callable[[Tensor], Tensor], *, complete: bool, uniform: bool
+        self,
+        model: GraphACE,
+        kind: Callable[[Tensor], Tensor],
+        *,
+        complete: bool,
+        largest: Largest | None,
     ) -> None:
         self.model, self.kind = model, kind
-        self.complete, self.uniform = complete and uniform, uniform
+        self.complete, self.largest = complete and largest is None, largest
         self.trainable = [name for name, one in model.named_parameters() if one.requires_grad]
         self.constant = [name for name, one in model.named_parameters() if not one.requires_grad]
         self.constant += [name for name, _ in model.named_buffers()]
@@ -49,8 +64,8 @@ class CompiledStep:
 
     def __call__(self, batch: Batch, weights: Weights) -> tuple[Tensor, list[Tensor]]:
         """Terms ``(4,)`` and one gradient per trainable parameter."""
-        if not self.uniform:
-            batch = pad(batch, self.model.cutoff)
+        if self.largest is not None:
+            batch = pad(batch, self.model.cutoff, self.largest)
         values = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         state = [values[name] for name in (*self.trainable, *self.constant)]
         graph, *labels = batch
@@ -102,15 +117,16 @@ class _Functional:
         return functional_call(self.model, self.state, (graph,))  # type: ignore[no-any-return]
 
 
-def pad(batch: Batch, cutoff: float) -> Batch:
-    """The batch with atoms, neighbour slots and one structure added, up to a coarse grid of shapes.
+def pad(batch: Batch, cutoff: float, largest: Largest) -> Batch:
+    """The batch with atoms, neighbour slots and structures added, up to a coarse grid of shapes.
 
-    Added atoms belong to the added structure, have no neighbours within ``cutoff`` (Å) and no
+    Added atoms belong to an added structure, have no neighbours within ``cutoff`` (Å) and no
     labels, so that neither loss nor gradients change.
     """
-    graph, n_atoms, energy, forces, virial = batch
+    graph, n_atoms, energy, forces, virial, weight = batch
     N, J = graph.neighbour.shape
-    more, slots = _grid(N) - N, _grid(J) - J
+    more, slots = _bucket(N, largest.atoms) - N, _bucket(J, largest.slots) - J
+    added = max(largest.structures - graph.n_structures, 0) + 1
     device, vector = graph.neighbour.device, graph.edge_vector
     index = torch.arange(N + more, device=device)[:, None]
     neighbour = index.repeat(1, J + slots)
@@ -124,18 +140,19 @@ def pad(batch: Batch, cutoff: float) -> Batch:
         neighbour,
         edge_vector,
         structure,
-        torch.nn.functional.pad(graph.volume, (0, 1), value=math.nan),
+        torch.nn.functional.pad(graph.volume, (0, added), value=math.nan),
     )
     return Batch(
         padded,
-        torch.nn.functional.pad(n_atoms, (0, 1), value=1.0),
-        torch.nn.functional.pad(energy, (0, 1), value=math.nan),
+        torch.nn.functional.pad(n_atoms, (0, added), value=1.0),
+        torch.nn.functional.pad(energy, (0, added), value=math.nan),
         torch.nn.functional.pad(forces, (0, 0, 0, more), value=math.nan),
-        torch.nn.functional.pad(virial, (0, 0, 0, 0, 0, 1), value=math.nan),
+        torch.nn.functional.pad(virial, (0, 0, 0, 0, 0, added), value=math.nan),
+        torch.nn.functional.pad(weight, (0, 0, 0, added)),
     )
 
 
-def _grid(n: int) -> int:
-    """The next multiple of a power of two near an eighth of ``n``: at most 25 % more."""
-    step = max(1, 2 ** (max(n, 1).bit_length() - 3))
-    return -(-n // step) * step
+def _bucket(n: int, largest: int) -> int:
+    """``n`` rounded up to a quarter, a half, three quarters or the whole of ``largest``."""
+    quarter = max(1, -(-largest // 4))
+    return -(-n // quarter) * quarter

@@ -14,6 +14,19 @@ from gace.linear.config import LeastSquares
 NEW_MODEL_RATE, CONTINUED_MODEL_RATE = 0.1, 0.015
 
 
+class ReplayConfig(Closed):
+    """Old data mixed in while a model goes on to new ones, so that it does not forget them."""
+
+    data: Path | list[Path] = Field(description="labelled structures of the earlier training")
+    fraction: float = Field(
+        default=0.5, gt=0, lt=1, description="their share of each epoch, drawn anew every time"
+    )
+    isolated_atoms: Path | dict[str, float] | None = Field(
+        default=None,
+        description="isolated-atom energies of the old labels, eV, where they are others",
+    )
+
+
 class DataConfig(Closed):
     """What is learnt from."""
 
@@ -27,6 +40,9 @@ class DataConfig(Closed):
         default=None,
         description="energies of the isolated atoms, eV: a file of one-atom structures, or element: energy; "
         "without it they are fitted by least squares",
+    )
+    replay: ReplayConfig | None = Field(
+        default=None, description="old data to be replayed while fine-tuning on data.train"
     )
     level_of_theory: dict[str, Any] | None = Field(
         default=None, description="what the labels are (functional, basis, ...); kept in the bundle"
@@ -57,6 +73,14 @@ class PotentialConfig(Closed):
         default=None, description="a bundle whose parameters training starts from"
     )
     member: int = Field(default=0, ge=0, description="which member of that bundle")
+    new_elements: dict[str, str] = Field(
+        default_factory=dict,
+        description="elements the start model lacks: the element whose parameters each begins with, or mean",
+    )
+    freeze: list[str] = Field(
+        default_factory=list,
+        description="parts that keep their parameters: radial, embedding, products, readout, shift, layer.0",
+    )
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="further arguments of GraphACE, in place of the preset's"
     )
@@ -68,6 +92,16 @@ class FinalStage(Closed):
     fraction: float = Field(default=0.25, ge=0, lt=1, description="share of the planned training")
     energy_weight: float = Field(default=10.0, ge=0, description="as training.energy_weight")
     forces_weight: float = Field(default=1.0, ge=0, description="as training.forces_weight")
+
+
+class Stage(Closed):
+    """A part of training with its own loss weights and learning rate; the rest as in ``training``."""
+
+    fraction: float = Field(gt=0, le=1, description="share of the planned training; all stages sum to 1")
+    energy_weight: float | None = Field(default=None, ge=0, description="default: training.energy_weight")
+    forces_weight: float | None = Field(default=None, ge=0, description="default: training.forces_weight")
+    stress_weight: float | None = Field(default=None, ge=0, description="default: training.stress_weight")
+    learning_rate_factor: float = Field(default=1.0, gt=0, description="on what the schedule says")
 
 
 class TrainingConfig(Closed):
@@ -83,6 +117,12 @@ class TrainingConfig(Closed):
         description="wall time, resumes included, by whose end training has annealed; breaks exact replay",
     )
     batch_size: int = Field(default=5, gt=0, description="structures per optimiser step")
+    batch_atoms: int | None = Field(
+        default=None,
+        gt=0,
+        description="atoms per optimiser step in place of batch_size: batches of about equal cost where "
+        "structures differ in size",
+    )
     learning_rate: float | None = Field(
         default=None,
         gt=0,
@@ -117,9 +157,23 @@ class TrainingConfig(Closed):
         lt=1,
         description="running mean of the parameters, used for validation and the bundle",
     )
-    loss: Literal["square", "huber", "mae"] = Field(default="square", description="of each residual")
+    averaging: Literal["ema", "swa", "none"] = Field(
+        default="ema",
+        description="ema: running mean that forgets; swa: plain mean over the last steps; none: the last step",
+    )
+    swa_fraction: float = Field(
+        default=0.25, gt=0, le=1, description="share of the planned training over which swa averages"
+    )
+    loss: Literal["square", "huber", "conditional-huber", "mae"] = Field(
+        default="square", description="of each residual"
+    )
     huber_delta: float = Field(
         default=0.01, gt=0, description="residual where huber turns linear, eV or eV/Å"
+    )
+    huber_force: float = Field(
+        default=10.0,
+        gt=0,
+        description="length of the reference force from which conditional-huber trusts it less, eV/Å",
     )
     energy_weight: float = Field(default=1.0, ge=0, description="of the energy per atom, eV")
     forces_weight: float = Field(default=10.0, ge=0, description="of the force components, eV/Å")
@@ -127,6 +181,9 @@ class TrainingConfig(Closed):
         default=10.0, ge=0, description="of the stress, as virial per atom (eV), where data have it"
     )
     final_stage: FinalStage | None = Field(default=FinalStage(), description="null for none")
+    stages: list[Stage] | None = Field(
+        default=None, description="all stages in order, in place of the weights above and of final_stage"
+    )
     patience: int | None = Field(
         default=None, gt=0, description="stop after so many epochs without progress on the validation data"
     )
@@ -139,6 +196,13 @@ class TrainingConfig(Closed):
         "default: on a CPU, where at least 10000 steps are planned",
     )
     checkpoint_seconds: float = Field(default=10.0, ge=0, description="time between checkpoints")
+
+    @field_validator("stages")
+    @classmethod
+    def _whole(cls, stages: list[Stage] | None) -> list[Stage] | None:
+        if stages is not None and abs(sum(one.fraction for one in stages) - 1) > 1e-6:
+            raise ValueError(f"the fractions sum to {sum(one.fraction for one in stages):g}, not to 1")
+        return stages
 
 
 class TrainConfig(Closed):
@@ -173,5 +237,12 @@ class TrainConfig(Closed):
                 name: absolute(getattr(self.data, name)) for name in ("train", "validation", "isolated_atoms")
             }
         )
+        if self.data.replay is not None:
+            replay = self.data.replay.model_copy(
+                update={
+                    name: absolute(getattr(self.data.replay, name)) for name in ("data", "isolated_atoms")
+                }
+            )
+            data = data.model_copy(update={"replay": replay})
         potential = self.potential.model_copy(update={"start_from": absolute(self.potential.start_from)})
         return self.model_copy(update={"data": data, "potential": potential})

@@ -99,7 +99,7 @@ def checked_labels(structures: Sequence[Atoms], what: str) -> list[Labels]:
     """The labels of every structure.
 
     Raises:
-        InputError: a structure without energy and forces, or with an infinite label.
+        InputError: a structure without energy and forces, with an infinite label or a negative weight.
     """
     found = []
     for index, atoms in enumerate(structures):
@@ -108,8 +108,34 @@ def checked_labels(structures: Sequence[Atoms], what: str) -> list[Labels]:
             raise InputError(f"{what}: {describe(atoms, index)} has neither REF_energy nor REF_forces")
         if any(value is not None and np.isinf(value).any() for value in labels):
             raise InputError(f"{what}: {describe(atoms, index)} has an infinite label")
+        try:
+            weights_of(atoms)
+        except InputError as error:
+            raise InputError(f"{what}: {describe(atoms, index)}: {error}") from None
         found.append(labels)
     return found
+
+
+def weights_of(atoms: Atoms) -> tuple[float, float, float]:
+    """Weights of a structure's energy, forces and stress in the loss.
+
+    ``info["weight"]`` times ``info["energy_weight"]``, ``info["forces_weight"]``, ``info["stress_weight"]``; each 1
+    where absent. A label of weight zero teaches nothing.
+
+    Raises:
+        InputError: a weight is negative or not a finite number.
+    """
+    values = []
+    for key in ("weight", "energy_weight", "forces_weight", "stress_weight"):
+        try:
+            value = float(atoms.info.get(key, 1.0))
+        except (TypeError, ValueError):
+            value = np.nan
+        if not (np.isfinite(value) and value >= 0):
+            raise InputError(f"{key} must be a number, zero or larger (got {atoms.info[key]!r})")
+        values.append(value)
+    common, energy, forces, stress = values
+    return common * energy, common * forces, common * stress
 
 
 def describe(atoms: Atoms, index: int) -> str:

@@ -1,12 +1,13 @@
 """The loss: energy per atom (eV), force components (eV/Å) and virial per atom (eV), each averaged.
 
-Every term is a mean over the labels that are there, so weights keep their meaning whatever the
-batch; the weights 1 and 10 balance energies and forces for small data sets.
+Every term is a mean over the labels that are there, each times its structure's weight, so the
+weights of the terms keep their meaning whatever the batch; the weights 1 and 10 balance energies and forces for small data sets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -65,34 +66,62 @@ def residuals(
     return Residuals(energy, force, virial)
 
 
-def penalty(kind: str, delta: float) -> Callable[[Tensor], Tensor]:
-    """The function of a residual that is averaged: ``square``, ``huber`` or ``mae``.
+@dataclass(frozen=True)
+class Penalty:
+    """The function of a residual that is averaged.
 
-    Huber is ``x²/2`` up to ``delta`` and ``delta (|x| - delta/2)`` beyond, divided by ``delta/2`` so that
-    large residuals cost about ``2|x|`` whatever ``delta``.
+    ``square``: x². ``mae``: |x|. ``huber``: ``x²/2`` up to ``delta`` and ``delta (|x| - delta/2)`` beyond,
+    divided by ``delta/2`` so that large residuals cost about ``2|x|`` whatever ``delta``.
+    ``conditional-huber``: the same, but for the force on an atom whose reference force is longer than
+    ``large`` delta shrinks in proportion, to a tenth at least: the stronger the force, the less its error counts.
+
+    Attributes:
+        kind: one of these names.
+        delta: residual where huber turns linear, eV or eV/Å.
+        large: length of a force from which ``conditional-huber`` differs from ``huber``, eV/Å.
     """
-    if kind == "square":
-        return torch.square
-    if kind == "mae":
-        return torch.abs
 
-    def huber(x: Tensor) -> Tensor:
-        return torch.nn.functional.huber_loss(x, torch.zeros_like(x), reduction="none", delta=delta) * (
-            2 / delta
-        )
+    kind: str
+    delta: float
+    large: float = 10.0
 
-    return huber
+    def __call__(self, x: Tensor, force: Tensor | None = None) -> Tensor:
+        """Penalty of residuals of any shape; ``force`` ``(N, 3)``: reference forces, if these are forces' ones."""
+        if self.kind == "square":
+            return x.square()
+        size = x.abs()
+        if self.kind == "mae":
+            return size
+        if self.kind == "huber" or force is None:
+            return torch.where(size <= self.delta, x.square() / self.delta, 2 * size - self.delta)
+        length = force.nan_to_num(0.0).square().sum(-1, keepdim=True).sqrt()
+        delta = self.delta * (self.large / length.clamp(min=self.large)).clamp(min=0.1)
+        return torch.where(size <= delta, x.square(), delta * (2 * size - delta)) / self.delta
 
 
-def mean_known(kind: Callable[[Tensor], Tensor], residual: Tensor, label: Tensor, complete: bool) -> Tensor:
-    """Mean penalty over the residuals whose label is there; zero if there are none.
+def penalty(kind: str, delta: float, large: float = 10.0) -> Penalty:
+    """See :class:`Penalty`."""
+    return Penalty(kind, delta, large)
 
-    The labels decide, not the residuals: a NaN that the model predicts must be seen.
+
+def mean_known(penalties: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of ``weight`` times penalty over the labels that are there; zero if there are none.
+
+    Args:
+        penalties: of the residuals, those without a label finite; any shape.
+        label: same shape; NaN where missing. The labels decide, not the residuals: a NaN that the model
+            predicts must be seen.
+        weight: of each label, broadcast; None if all labels are there and count alike.
     """
-    if complete:
-        return kind(residual).mean()
+    if weight is None:
+        return penalties.mean()
     known = ~torch.isnan(label)
-    return kind(torch.where(known, residual, 0.0)).sum() / known.sum().clamp(min=1)
+    return torch.where(known, penalties * weight, 0.0).sum() / known.sum().clamp(min=1)
+
+
+def _of_forces(kind: Callable[[Tensor], Tensor], residual: Tensor, force: Tensor) -> Tensor:
+    """Penalty of force residuals; plain functions know nothing of the reference forces."""
+    return kind(residual, force) if isinstance(kind, Penalty) else kind(residual)
 
 
 def loss_terms(
@@ -110,19 +139,27 @@ def loss_terms(
         batch: structures and labels.
         weights: of the terms; the derivatives are taken only if forces or stress weigh something.
         kind: as :func:`penalty` gives it.
-        complete: True if no energy or force label of the data set is missing.
+        complete: True if no energy or force label of the data set is missing, and all count alike.
         present: which terms are computed, where ``weights`` are tensors that cannot be looked at.
     """
     present = present or weights
     found = residuals(model, batch, forces=present.forces > 0, stress=present.stress > 0, create_graph=True)
     zero = batch.energy.new_zeros(())
-    energy, forces, stress = (
-        zero if residual is None else mean_known(kind, residual, label, whole)
-        for residual, label, whole in (
-            (found.energy_per_atom, batch.energy, complete),
-            (found.forces, batch.forces, complete),
-            (found.virial_per_atom, batch.virial, False),
-        )
-    )
+    of_structure = batch.weight  # (B, 3)
+    of_atom = of_structure[:, 1].index_select(0, batch.graph.structure)
+    terms = []
+    for residual, label, weight, whole, reference in (
+        (found.energy_per_atom, batch.energy, of_structure[:, 0], complete, None),
+        (found.forces, batch.forces, of_atom[:, None], complete, batch.forces),
+        (found.virial_per_atom, batch.virial, of_structure[:, 2, None, None], False, None),
+    ):
+        if residual is None:
+            terms.append(zero)
+            continue
+        # zero before the penalty: where() alone would let NaN into the gradient
+        filled = residual if whole else torch.where(torch.isnan(label), 0.0, residual)
+        values = kind(filled) if reference is None else _of_forces(kind, filled, reference)
+        terms.append(mean_known(values, label, None if whole else weight))
+    energy, forces, stress = terms
     total = weights.energy * energy + weights.forces * forces + weights.stress * stress
     return torch.stack([total, energy, forces, stress])

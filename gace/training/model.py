@@ -19,6 +19,7 @@ from gace.training.batches import Packed
 from gace.training.config import PotentialConfig, TrainConfig
 from gace.training.prepare import Data
 from gace.training.statistics import bonding_energies, label_scale
+from gace.training.transfer import extended, freeze
 
 DEFAULT_PRESET = "2L-small"
 DEFAULT_LINEAR_PRESET = "linear-medium"
@@ -113,7 +114,11 @@ def make_model(config: TrainConfig, data: Data, packed: Packed) -> GraphACE:
         InputError: an unknown preset or override, or a start model of another architecture.
     """
     if data.start is not None:
-        return _realigned(_continued(config.potential, data), data, packed)
+        model = _realigned(_continued(config.potential, data), data, packed)
+        freeze(model, config.potential.freeze)
+        return model
+    if config.potential.freeze:
+        raise InputError("potential.freeze needs potential.start_from: there is nothing worth keeping")
     try:
         model = GraphACE(
             **architecture(config.potential),
@@ -141,7 +146,7 @@ def _continued(config: PotentialConfig, data: Data) -> GraphACE:
             preset=config.preset or DEFAULT_PRESET, cutoff=config.cutoff, overrides=config.overrides
         )
         asked = architecture(base)
-        wanted = GraphACE(**asked, elements=data.elements).hyperparameters()
+        wanted = GraphACE(**asked, elements=data.start.elements).hyperparameters()
         for key, value in wanted.items():
             if (
                 key not in _FROM_DATA
@@ -151,9 +156,9 @@ def _continued(config: PotentialConfig, data: Data) -> GraphACE:
                 raise InputError(
                     f"the start model has {key} {given[key]}, the configuration asks for {value}"
                 )
-    model = GraphACE(**given)
+    model = GraphACE(**given).double()
     model.load_state_dict({name: tensor.detach().cpu() for name, tensor in start.state_dict().items()})
-    return model.double()
+    return extended(model, config.new_elements).double() if config.new_elements else model
 
 
 def _realigned(model: GraphACE, data: Data, packed: Packed) -> GraphACE:

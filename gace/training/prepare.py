@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from ase import Atoms
 
 from gace.errors import InputError
 from gace.potential.devices import resolve_dtype
-from gace.structures.identity import dataset_hash
+from gace.structures.identity import dataset_hash, labelled_hash
 from gace.structures.io import Labels
 from gace.training import dataset
 from gace.training.batches import Packed
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from gace.potential.potential import Potential
 
 # what may change between the beginning of a run and its resumption
-_FREE_KEYS = {"data": ("train", "validation", "isolated_atoms"), "training": ("checkpoint_seconds",)}
+_FREE_KEYS = {
+    "data": ("train", "validation", "isolated_atoms", "replay"),
+    "training": ("checkpoint_seconds",),
+}
 
 
 @dataclass
@@ -38,6 +42,8 @@ class Data:
     elements: list[str]
     isolated_atoms: dict[str, float]
     start: Potential | None
+    n_new: int
+    """How many of ``train`` are new, at its front; the others are replayed."""
     warnings: list[str] = field(default_factory=list)
 
     def fingerprint(self, config: TrainConfig) -> dict[str, Any]:
@@ -47,12 +53,28 @@ class Data:
             for name in names:
                 settings[section].pop(name)
         settings["potential"].pop("start_from")
+        weights = sorted(repr(dataset.weights_of(one)) + labelled_hash(one) for one in self.train)
+        weighted = any(dataset.weights_of(one) != (1.0, 1.0, 1.0) for one in self.train)
+        own = {"data.weights": hashlib.sha256("".join(weights).encode()).hexdigest()} if weighted else {}
         return {
             **settings,
-            "data.train": dataset_hash(self.train),
+            **own,
+            "data.train": dataset_hash(self.train[: self.n_new]),
+            **self._replay_fingerprint(config),
             "data.validation": dataset_hash(self.validation),
             "data.isolated_atoms": self.isolated_atoms,
             "potential.start_from": None if self.start is None else _parameters_hash(self.start),
+        }
+
+    def _replay_fingerprint(self, config: TrainConfig) -> dict[str, Any]:
+        """The same for replayed data; empty without them."""
+        if config.data.replay is None:
+            return {}
+        energies = [label.energy for label in self.train_labels[self.n_new :]]
+        return {
+            "data.replay": dataset_hash(self.train[self.n_new :]),
+            "data.replay.energies": hashlib.sha256(repr(energies).encode()).hexdigest(),
+            "data.replay.fraction": config.data.replay.fraction,
         }
 
 
@@ -76,10 +98,15 @@ def read_data(config: TrainConfig) -> Data:
         train = dataset.canonical(structures)
         validation = [] if share is None else dataset.canonical(dataset.read_labelled(share))
     start = _load_start(config)
-    elements = _elements(config, train, validation, start)
+    replayed = _replayed(config)
+    elements = _elements(config, [*train, *replayed], validation, start)
     train_labels = dataset.checked_labels(train, "data.train")
     isolated, more = _isolated_atoms(config, atoms_in_data, train, train_labels, elements, start)
+    n_new = len(train)
+    train_labels += _replayed_labels(config, replayed, isolated)
+    train = [*train, *replayed]
     return Data(
+        n_new=n_new,
         train=train,
         validation=validation,
         train_labels=train_labels,
@@ -91,20 +118,49 @@ def read_data(config: TrainConfig) -> Data:
     )
 
 
+def _replayed(config: TrainConfig) -> list[Atoms]:
+    """Old structures to be replayed, isolated atoms left out."""
+    replay = config.data.replay
+    if replay is None:
+        return []
+    structures = [one for one in dataset.read_labelled(replay.data) if not dataset.is_isolated_atom(one)]
+    if not structures:
+        raise InputError("data.replay.data holds nothing but isolated atoms")
+    return dataset.canonical(structures)
+
+
+def _replayed_labels(config: TrainConfig, replayed: list[Atoms], isolated: dict[str, float]) -> list[Labels]:
+    """Old labels, their energies moved from the old isolated atoms to the new ones."""
+    replay = config.data.replay
+    labels = dataset.checked_labels(replayed, "data.replay")
+    if replay is None or replay.isolated_atoms is None:
+        return labels
+    before = read_isolated_atoms(replay.isolated_atoms)
+    absent = sorted({symbol for atoms in replayed for symbol in atoms.symbols} - set(before))
+    if absent:
+        raise InputError(f"data.replay.isolated_atoms has no energy for {', '.join(absent)}")
+    moved = [sum(isolated[symbol] - before[symbol] for symbol in atoms.symbols) for atoms in replayed]
+    return [
+        label if label.energy is None else label._replace(energy=label.energy + shift)
+        for label, shift in zip(labels, moved, strict=True)
+    ]
+
+
 def _elements(
     config: TrainConfig, train: list[Atoms], validation: list[Atoms], start: Potential | None
 ) -> list[str]:
     """The elements of the potential, in order."""
     present = sorted({symbol for atoms in [*train, *validation] for symbol in atoms.symbols})
     if start is not None:
-        elements, whose = list(start.elements), "the start model"
+        elements, whose = [*start.elements, *config.potential.new_elements], "the start model"
     elif config.potential.elements is not None:
         elements, whose = config.potential.elements, "potential.elements"
     else:
         return present
     absent = [symbol for symbol in present if symbol not in elements]
     if absent:
-        raise InputError(f"the data hold {', '.join(absent)}, which {whose} does not know")
+        remedy = "" if start is None else f"; give them in potential.new_elements ({{{absent[0]}: mean}})"
+        raise InputError(f"the data hold {', '.join(absent)}, which {whose} does not know{remedy}")
     if config.potential.elements not in (None, elements):
         raise InputError(f"potential.elements differs from the start model's: {', '.join(elements)}")
     return elements
@@ -159,8 +215,6 @@ def _load_start(config: TrainConfig) -> Potential | None:
 
 def _parameters_hash(start: Potential) -> str:
     """Hash over all parameters of a potential."""
-    import hashlib
-
     digest = hashlib.sha256()
     for member in start.members:
         for name, tensor in sorted(member.state_dict().items()):

@@ -105,7 +105,14 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
             _same_run(checkpoint[1]["fingerprint"], fingerprint, out)
         model = make_model(config, data, packed).to(device, resolve_dtype(config.dtype))
         trainer = Trainer(
-            config, model, packed, validation, out=out, fingerprint=fingerprint, started=started
+            config,
+            model,
+            packed,
+            validation,
+            out=out,
+            fingerprint=fingerprint,
+            started=started,
+            n_new=data.n_new,
         )
         if checkpoint is not None:
             trainer.restore(*checkpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gace.training.config import TrainingConfig
+from gace.training.config import Stage, TrainingConfig
 from gace.training.losses import Weights
 
 
@@ -21,21 +21,57 @@ def learning_rate(config: TrainingConfig, step: int, progress: float, plateau: f
     assert config.learning_rate is not None  # chosen before training begins
     rise = min(1.0, (step + 1) / (config.warmup_steps + 1))
     floor = config.final_learning_rate
+    stage = stage_at(config, progress)
     shape = 1.0
     if config.schedule == "cosine":
         shape = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     elif config.schedule == "plateau":
         shape = max(floor, plateau)
-    return config.learning_rate * rise * shape
+    return config.learning_rate * rise * shape * (1.0 if stage is None else stage.learning_rate_factor)
+
+
+def stage_at(config: TrainingConfig, progress: float) -> Stage | None:
+    """The stage after a share ``progress`` of the planned training; None if no stages are given."""
+    if not config.stages:
+        return None
+    end = 0.0
+    for stage in config.stages[:-1]:
+        end += stage.fraction
+        if progress < end - 1e-9:
+            return stage
+    return config.stages[-1]
 
 
 def stage_weights(config: TrainingConfig, progress: float, has_stress: bool) -> Weights:
     """Loss weights after a share ``progress`` of the planned training."""
+    stage = stage_at(config, progress)
+    if stage is not None:
+        return Weights(
+            config.energy_weight if stage.energy_weight is None else stage.energy_weight,
+            config.forces_weight if stage.forces_weight is None else stage.forces_weight,
+            (config.stress_weight if stage.stress_weight is None else stage.stress_weight) * has_stress,
+        )
     stress = config.stress_weight if has_stress else 0.0
     final = config.final_stage
     if final is not None and final.fraction > 0 and progress >= 1 - final.fraction:
         return Weights(final.energy_weight, final.forces_weight, stress)
     return Weights(config.energy_weight, config.forces_weight, stress)
+
+
+def averaging_decay(config: TrainingConfig, step: int, averaged: int) -> float:
+    """Weight of the old mean of the parameters when a step's parameters join it.
+
+    Args:
+        config: the training section.
+        step: number of steps done, this one included.
+        averaged: number of steps in the mean already, where it is a plain one (``swa``).
+    """
+    if config.averaging == "none":
+        return 0.0
+    if config.averaging == "swa":
+        return averaged / (averaged + 1)
+    # a running mean that forgets the beginning quickly
+    return min(config.ema_decay, step / (step + 9))
 
 
 @dataclass

@@ -17,13 +17,15 @@ from gace.errors import InputError, TrainingDivergedError
 from gace.potential.compilation import compiler_available
 from gace.potential.graph_ace import GraphACE
 from gace.training import checkpoint as saved
-from gace.training.batches import Batch, Packed, epoch_order
-from gace.training.compiled_step import CompiledStep
+from gace.training.batches import Batch, Packed
+from gace.training.compiled_step import CompiledStep, Largest
 from gace.training.config import TrainConfig
+from gace.training.divergence import blame
 from gace.training.losses import Weights, loss_terms, penalty
 from gace.training.metrics import MetricsFile
 from gace.training.progress import ProgressBar
-from gace.training.schedule import Plateau, learning_rate, stage_weights
+from gace.training.sampler import Sampler
+from gace.training.schedule import Plateau, averaging_decay, learning_rate, stage_weights
 from gace.training.validation import validate
 
 Ending = Literal["completed", "early_stopping", "max_minutes", "interrupted"]
@@ -31,6 +33,9 @@ Ending = Literal["completed", "early_stopping", "max_minutes", "interrupted"]
 # share of the training time that validation may take where the user leaves it open, and
 # the cost of validating a structure relative to training on it
 _VALIDATION_SHARE, _VALIDATION_COST = 0.05, 0.35
+
+SMALLEST_SIZE = 1e-3
+"""Size of parameters that start at zero, for relative learning rates."""
 
 COMPILE_FROM_STEPS, COMPILE_FROM_MINUTES = 10_000, 10
 """Planned steps, and minutes if they are limited, from which compiling pays where nobody decided."""
@@ -47,6 +52,8 @@ class Trainer:
         out: folder of the run.
         fingerprint: identity of the run, stored with the checkpoint.
         started: ``time.monotonic()`` at the beginning of this process's share of the run.
+        n_new: number of structures, at the front of ``train``, that every epoch visits; the others are
+            replayed. Default: all.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class Trainer:
         out: Path,
         fingerprint: dict[str, Any],
         started: float,
+        n_new: int | None = None,
     ) -> None:
         self.config, self.settings = config, config.training
         self.model, self.train, self.validation = model, train, validation
@@ -71,19 +79,22 @@ class Trainer:
             if one.requires_grad
         ]
         self.optimizer = make_optimizer(config, self.parameters)
-        self.penalty = penalty(self.settings.loss, self.settings.huber_delta)
+        self.penalty = penalty(self.settings.loss, self.settings.huber_delta, self.settings.huber_force)
         self.has_stress = train.has_stress and self.settings.stress_weight > 0
-        self.steps_per_epoch = math.ceil(len(train) / self.settings.batch_size)
+        self.sampler = Sampler(train.sizes, config, len(train) if n_new is None else n_new)
+        self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total_epochs = self.settings.max_epochs
         if self.settings.max_steps is not None:
             self.total_epochs = max(1, round(self.settings.max_steps / self.steps_per_epoch))
         self.validate_every = self.settings.validate_every or self._validation_interval()
         self.score_weights = stage_weights(self.settings, 1.0, self.has_stress)
         self.compiled = self._compiled_step()
-        self.step, self.plateau = 0, Plateau()
+        self.step, self.rate, self.plateau = 0, 0.0, Plateau()
         self.best: dict[str, Tensor] = {}
         self._records: list[Tensor] = []
+        self._averaged_steps = 0
         self._order: tuple[int, list[Tensor]] = (-1, [])
+        self._last_finite: dict[str, Tensor] = {}
         self._started, self._cpu_started = started, time.process_time()
         self._seconds_before, self._core_seconds_before = 0.0, 0.0
 
@@ -132,6 +143,7 @@ class Trainer:
             TrainingDivergedError: a loss or gradient is not finite.
         """
         last_checkpoint = time.monotonic()
+        self._remember()
         ending: Ending | None = None
         while ending is None:
             if self.epochs_done >= self.total_epochs:
@@ -162,15 +174,19 @@ class Trainer:
         epoch, index = divmod(self.step, self.steps_per_epoch)
         progress = self.progress()
         weights = stage_weights(self.settings, progress, self.has_stress)
+        rate = learning_rate(self.settings, self.step, progress, self.plateau.factor)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.settings, self.step, progress, self.plateau.factor)
+            group["lr"] = rate * group["size"]
+        self.rate = rate
         batch = self.train.batch(self._batches(epoch)[index])
         terms = self._differentiate(batch, self._present(weights))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
         self.optimizer.step()
         self.step += 1
-        # a running mean that forgets the beginning quickly
-        decay = min(self.settings.ema_decay, self.step / (self.step + 9))
+        if progress < 1 - self.settings.swa_fraction:
+            self._averaged_steps = 0
+        decay = averaging_decay(self.settings, self.step, self._averaged_steps)
+        self._averaged_steps += 1
         torch._foreach_lerp_(self._averages, [one.detach() for one in self.parameters], 1 - decay)
         # stays on the device: looked at once per epoch
         self._records.append(torch.cat([terms.detach(), norm.detach().reshape(1)]))
@@ -201,9 +217,15 @@ class Trainer:
         short = planned < COMPILE_FROM_STEPS or (self.settings.max_minutes or math.inf) < COMPILE_FROM_MINUTES
         if wanted is None and (short or self.train.device.type != "cpu"):
             return None
-        return CompiledStep(
-            self.model, self.penalty, complete=self.train.complete, uniform=self.train.uniform
-        )
+        largest = None
+        if not self.train.uniform:
+            batches = [one for epoch in range(4) for one in self.sampler.batches(epoch)]
+            largest = Largest(
+                max(int(self.train.sizes[one].sum()) for one in batches),
+                int(self.train.slots.max()),
+                max(len(one) for one in batches),
+            )
+        return CompiledStep(self.model, self.penalty, complete=self.train.complete, largest=largest)
 
     def _present(self, weights: Weights) -> Weights:
         """Weights without the terms that no structure has a label for."""
@@ -213,8 +235,7 @@ class Trainer:
     def _batches(self, epoch: int) -> list[Tensor]:
         """Indices of each batch of an epoch; sizes differ by one at most."""
         if self._order[0] != epoch:
-            order = epoch_order(len(self.train), self.config.seed, epoch)
-            self._order = (epoch, list(torch.tensor_split(order, self.steps_per_epoch)))
+            self._order = (epoch, self.sampler.batches(epoch))
         return self._order[1]
 
     def _check(self, epoch: int) -> Tensor | None:
@@ -226,22 +247,30 @@ class Trainer:
         if len(broken) == 0:
             return records
         first = int(broken[0])
-        names = ", ".join(self.train.names[index] for index in self._batches(epoch)[first].tolist())
+        if self._last_finite:
+            self.model.load_state_dict(self._last_finite)
+        suspect = blame(self.model, self.train, self._batches(epoch)[first], self.score_weights, self.penalty)
         raise TrainingDivergedError(
-            f"training diverged in epoch {epoch + 1}: loss or gradient is not finite for {names}; "
-            "check these labels, or lower training.learning_rate"
+            f"training diverged in epoch {epoch + 1}: loss or gradient is not finite for {suspect}; "
+            "check its labels, or lower training.learning_rate"
         )
+
+    def _remember(self) -> None:
+        """Keep the parameters: from them a divergence in the next epoch is explained."""
+        for name, one in self.model.state_dict().items():
+            self._last_finite.setdefault(name, torch.empty_like(one)).copy_(one)
 
     def _end_epoch(self, metrics: MetricsFile, bar: ProgressBar) -> None:
         """Record the epoch that has just ended, and validate where it is time to."""
         epoch = self.epochs_done
         records = self._check(epoch - 1)
         assert records is not None  # an epoch has at least one step
+        self._remember()
         loss, energy, forces, stress, norm = records.double().mean(0).tolist()
         line: dict[str, Any] = {
             "epoch": epoch,
             "step": self.step,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.rate,
             "loss": loss,
             "terms": {"energy": energy, "forces": forces, "stress": stress},
             "gradient_norm": norm,
@@ -294,6 +323,7 @@ class Trainer:
             "fingerprint": self.fingerprint,
             "step": self.step,
             "plateau": plateau,
+            "averaged_steps": self._averaged_steps,
             "seconds": self.seconds,
             "core_seconds": self.core_seconds,
         }
@@ -306,7 +336,7 @@ class Trainer:
         self.best = saved.without_prefix("best", tensors)
         saved.restore_optimizer(self.optimizer, tensors)
         self._records = list(tensors["records"]) if "records" in tensors else []
-        self.step = state["step"]
+        self.step, self._averaged_steps = state["step"], state.get("averaged_steps", 0)
         plateau: dict[str, Any] = {
             name: math.inf if value is None else value for name, value in state["plateau"].items()
         }
@@ -315,11 +345,23 @@ class Trainer:
 
 
 def make_optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam or AdamW in one fused kernel."""
+    """Adam or AdamW in one fused kernel per group; a group's rate is the schedule's times its ``size``.
+
+    Where rates are relative, a parameter's size is its root mean square at the start, rounded to a
+    power of √2 so that groups are few. Wide and narrow products then learn at the same pace, as if
+    all parameters had been of order one with fixed factors (neural-tangent parametrisation).
+    """
     settings = config.training
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for one in parameters:
+        size = 1.0
+        if settings.learning_rate_unit == "relative" and one.numel():
+            mean_square = float(one.detach().double().square().mean())
+            size = 2.0 ** (round(math.log2(mean_square)) / 2) if mean_square > 1e-6 else SMALLEST_SIZE
+        groups.setdefault(size, []).append(one)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(
-        parameters,
+        [{"params": members, "size": size} for size, members in groups.items()],
         lr=settings.learning_rate or 0.0,  # set anew at every step
         amsgrad=settings.amsgrad,
         weight_decay=settings.weight_decay,
