@@ -112,14 +112,15 @@ def test_stress_is_the_slope_of_the_energy_with_tension_positive(compute):
     sheared = atoms.cell.array @ np.array([[1.08, 0.03, 0], [0.03, 0.95, 0.02], [0, 0.02, 0.97]])
     atoms.set_cell(sheared, scale_atoms=True)
     stress = compute(atoms, **settings).label.stress
-    strain = np.array([[1.0, 0.3, 0.0], [0.3, -0.6, 0.2], [0.0, 0.2, -0.4]])
+    strain = stress - np.trace(stress) / 3 * np.eye(3)
+    strain /= np.linalg.norm(strain)
     energies = []
     for sign in (1, -1):
         strained = atoms.copy()
         strained.set_cell(atoms.cell.array @ (np.eye(3) + sign * step * strain), scale_atoms=True)
         energies.append(compute(strained, **settings).label.energy)
     slope = (energies[0] - energies[1]) / (2 * step * atoms.get_volume())
-    assert abs(slope) > 0.02
+    assert abs(slope) > 0.01
     # plane waves that enter and leave a small cell's basis as it is strained move the slope by 0.1 GPa
     assert np.sum(stress * strain) == pytest.approx(slope, abs=0.001)
 
