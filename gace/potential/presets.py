@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+# Smoothness: without these a model from 50 geometries of ethanol has forces a quarter worse
+# (benchmarks/results/prior-ablation.md).
+_SMOOTH = dict(radial_decay=1.0, order_decay=0.1, degree_decay=0.5)
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "1L-small": dict(cutoff=6.0, l_max=[3], order=3, channels=24, radial_hidden=[32, 32], densities=8),
-    "1L-medium": dict(cutoff=6.0, l_max=[4], order=4, channels=32, densities=16),
-    "1L-large": dict(cutoff=6.0, l_max=[4], order=4, channels=64, densities=16),
-    "2L-small": dict(
-        cutoff=5.0, l_max=[3, 2], order=3, channels=24, l_message=1, radial_hidden=[32, 32], densities=8
+    "1L-small": dict(
+        cutoff=6.0, l_max=[3], order=3, channels=32, radial_hidden=[32, 32], densities=8, **_SMOOTH
     ),
-    "2L-medium": dict(cutoff=5.0, l_max=[4, 3], order=[4, 3], channels=32, l_message=1, densities=12),
-    "2L-large": dict(cutoff=5.0, l_max=[4, 3], order=4, channels=64, l_message=2, densities=16),
+    "1L-medium": dict(cutoff=6.0, l_max=[4], order=4, channels=32, densities=16, **_SMOOTH),
+    "1L-large": dict(cutoff=6.0, l_max=[4], order=4, channels=64, densities=16, **_SMOOTH),
+    "2L-small": dict(
+        cutoff=5.0,
+        l_max=[3, 2],
+        order=3,
+        channels=32,
+        l_message=1,
+        radial_hidden=[32, 32],
+        densities=8,
+        **_SMOOTH,
+    ),
+    "2L-medium": dict(
+        cutoff=5.0, l_max=[4, 3], order=[4, 3], channels=32, l_message=1, densities=12, **_SMOOTH
+    ),
+    "2L-large": dict(cutoff=5.0, l_max=[4, 3], order=4, channels=64, l_message=2, densities=16, **_SMOOTH),
 }
 """Arguments of :class:`gace.potential.graph_ace.GraphACE` by name: layers, then size."""
