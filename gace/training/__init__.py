@@ -11,9 +11,10 @@ from gace.lazy import at_first_use
 
 if TYPE_CHECKING:
     from gace.training.config import TrainConfig
-    from gace.training.run import TrainResult, train
+    from gace.training.outcome import TrainResult
+    from gace.training.run import train
 
-_HOMES = {"TrainConfig": "config", "TrainResult": "run", "train": "run"}
+_HOMES = {"TrainConfig": "config", "TrainResult": "outcome", "train": "run"}
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 

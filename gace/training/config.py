@@ -159,7 +159,7 @@ class TrainingConfig(Closed):
     )
     averaging: Literal["ema", "swa", "none"] = Field(
         default="ema",
-        description="ema: running mean that forgets; swa: plain mean over the last steps; none: the last step",
+        description="ema: running mean that forgets; swa: plain mean of the last steps; none: the last",
     )
     swa_fraction: float = Field(
         default=0.25, gt=0, le=1, description="share of the planned training over which swa averages"

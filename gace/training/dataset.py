@@ -119,8 +119,8 @@ def checked_labels(structures: Sequence[Atoms], what: str) -> list[Labels]:
 def weights_of(atoms: Atoms) -> tuple[float, float, float]:
     """Weights of a structure's energy, forces and stress in the loss.
 
-    ``info["weight"]`` times ``info["energy_weight"]``, ``info["forces_weight"]``, ``info["stress_weight"]``; each 1
-    where absent. A label of weight zero teaches nothing.
+    ``info["weight"]`` times ``info["energy_weight"]``, ``info["forces_weight"]``, ``info["stress_weight"]``;
+    each 1 where absent. A label of weight zero teaches nothing.
 
     Raises:
         InputError: a weight is negative or not a finite number.

@@ -1,7 +1,8 @@
 """The loss: energy per atom (eV), force components (eV/Å) and virial per atom (eV), each averaged.
 
 Every term is a mean over the labels that are there, each times its structure's weight, so the
-weights of the terms keep their meaning whatever the batch; the weights 1 and 10 balance energies and forces for small data sets.
+weights of the terms keep their meaning whatever the batch; the weights 1 and 10 balance energies
+and forces for small data sets.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ class Penalty:
     ``square``: x². ``mae``: |x|. ``huber``: ``x²/2`` up to ``delta`` and ``delta (|x| - delta/2)`` beyond,
     divided by ``delta/2`` so that large residuals cost about ``2|x|`` whatever ``delta``.
     ``conditional-huber``: the same, but for the force on an atom whose reference force is longer than
-    ``large`` delta shrinks in proportion, to a tenth at least: the stronger the force, the less its error counts.
+    ``large`` delta shrinks in proportion, to a tenth at least: the stronger the force, the less
+    an error counts.
 
     Attributes:
         kind: one of these names.
@@ -86,7 +88,7 @@ class Penalty:
     large: float = 10.0
 
     def __call__(self, x: Tensor, force: Tensor | None = None) -> Tensor:
-        """Penalty of residuals of any shape; ``force`` ``(N, 3)``: reference forces, if these are forces' ones."""
+        """Penalty of residuals of any shape; ``force`` ``(N, 3)``: the reference of force residuals."""
         if self.kind == "square":
             return x.square()
         size = x.abs()

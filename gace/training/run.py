@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,51 +18,21 @@ import yaml
 
 from gace.config import parse_config
 from gace.errors import InputError
-from gace.files import read_json, write_atomic, write_json_atomic
+from gace.files import read_json, write_atomic
 from gace.linear.fit import fit
 from gace.linear.model import LinearACE
-from gace.potential.bundle import save_bundle
 from gace.potential.devices import resolve_device, resolve_dtype
 from gace.potential.graph_ace import GraphACE
-from gace.potential.potential import Potential
 from gace.training import checkpoint as saved
 from gace.training.batches import Packed
 from gace.training.config import TrainConfig
-from gace.training.metrics import MetricsFile
+from gace.training.curve import lines_of, svg
+from gace.training.metrics import MetricsFile, read_metrics
 from gace.training.model import choose_cutoff, is_linear, make_linear, make_model
+from gace.training.outcome import FORMAT_VERSION, Outcome, TrainResult, write_result
 from gace.training.prepare import Data, check_writable, pack, read_data
 from gace.training.progress import ProgressBar
-from gace.training.schedule import stage_weights
 from gace.training.trainer import Trainer
-from gace.training.validation import validate
-
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run has left behind."""
-
-    bundle: Path
-    """Folder of the trained potential."""
-    ending: str
-    """``completed``, ``early_stopping`` or ``max_minutes``."""
-    epochs: int
-    steps: int
-    n_train: int
-    n_validation: int
-    metrics: dict[str, Any]
-    """Errors by data set (``train``, ``validation``): ``energy_per_atom`` [meV/atom], ``forces`` [meV/Å],
-    ``stress`` [meV/Å³] with ``mae`` and ``rmse``."""
-    seconds: float
-    """Wall time, interruptions left out."""
-    core_seconds: float
-    dataset_hash: str
-    warnings: list[str] = field(default_factory=list)
-
-    def summary(self) -> dict[str, Any]:
-        """All fields, JSON-able."""
-        return {**asdict(self), "bundle": str(self.bundle)}
 
 
 def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress: bool = True) -> TrainResult:
@@ -75,7 +44,8 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
 
     Args:
         config: the configuration; relative paths are taken from the current folder.
-        out: folder of the run; gets ``potential/``, ``metrics.jsonl``, ``config.yaml``, ``summary.json``.
+        out: folder of the run; gets ``potential/``, ``metrics.jsonl``, ``learning_curve.svg``,
+            ``config.yaml``, ``summary.json``.
         progress: show a progress bar on standard error (a line now and then if that is no terminal).
 
     Raises:
@@ -129,6 +99,8 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
             raise KeyboardInterrupt(
                 f"interrupted after {trainer.step} steps; the same command goes on from here"
             )
+        figure = svg(lines_of(read_metrics(out / "metrics.jsonl")), "epoch", "learning curve")
+        write_atomic(out / "learning_curve.svg", figure)
         return _finish(trainer, data, packed, validation, ending, out)
 
 
@@ -178,71 +150,6 @@ def _finish(
     )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A trained model and what it took."""
-
-    model: GraphACE | LinearACE
-    ending: str
-    epochs: int
-    steps: int
-    seconds: float
-    core_seconds: float
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Further entries of the bundle's metadata."""
-
-
-def write_result(
-    outcome: Outcome,
-    config: TrainConfig,
-    data: Data,
-    packed: Packed,
-    validation: Packed | None,
-    *,
-    fingerprint: dict[str, Any],
-    out: Path,
-) -> TrainResult:
-    """Write the bundle, then the summary: where the summary stands, the run is complete."""
-    model = outcome.model
-    weights = stage_weights(config.training, 1.0, packed.has_stress and config.training.stress_weight > 0)
-    errors = {"train": validate(model, packed, weights)}
-    if validation is not None:
-        errors["validation"] = validate(model, validation, weights)
-    settings = json.loads(config.model_dump_json())
-    potential = Potential(
-        [model],
-        isolated_atom_energies=data.isolated_atoms,
-        level_of_theory=config.data.level_of_theory,
-        metadata={
-            "dataset_hash": fingerprint["data.train"],
-            "n_train": len(packed),
-            "n_validation": 0 if validation is None else len(validation),
-            "errors": errors,
-            "training": {name: settings[name] for name in ("training", "seed", "dtype")},
-            "ending": outcome.ending,
-            "epochs": outcome.epochs,
-            **outcome.notes,
-            "software": _versions(),
-        },
-    )
-    result = TrainResult(
-        bundle=save_bundle(potential, out / "potential"),
-        ending=outcome.ending,
-        epochs=outcome.epochs,
-        steps=outcome.steps,
-        n_train=len(packed),
-        n_validation=0 if validation is None else len(validation),
-        metrics=errors,
-        seconds=round(outcome.seconds, 3),
-        core_seconds=round(outcome.core_seconds, 3),
-        dataset_hash=fingerprint["data.train"],
-        warnings=data.warnings,
-    )
-    summary = {**result.summary(), "bundle": "potential", "fingerprint": fingerprint}
-    write_json_atomic(out / "summary.json", {"format_version": FORMAT_VERSION, **summary})
-    return result
-
-
 def _finished(out: Path, fingerprint: dict[str, Any]) -> TrainResult | None:
     """The result of a run that is complete already."""
     if not (out / "summary.json").exists():
@@ -277,13 +184,6 @@ def _write_config(config: TrainConfig, data: Data, model: GraphACE | LinearACE, 
     content["potential"]["elements"] = data.elements
     content["potential"]["cutoff"] = model.hyperparameters()["cutoff"]
     write_atomic(out / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
-
-def _versions() -> dict[str, str]:
-    """Versions of what computed the result."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("gace", "torch", "numpy", "ase", "vesin")}
 
 
 @contextlib.contextmanager

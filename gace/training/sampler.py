@@ -1,4 +1,4 @@
-"""Which structures an epoch visits, and in which batches; a function of seed and epoch, no state to be saved."""
+"""Which structures an epoch visits, and in which batches: a function of seed and epoch, without state."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Sampler:
             self.steps_per_epoch = min(visited, math.ceil(atoms / settings.batch_atoms))
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """Indices of each batch of an epoch; they differ little in structures, or in atoms where those count."""
+        """Indices of each batch of an epoch; batches differ little in structures, or in atoms."""
         order = epoch_order(self.n_new + self.n_replayed, self.seed, epoch)
         if self.n_replayed:
             draw = generator(self.seed, "replay", epoch).permutation(self.n_old)[: self.n_replayed]

@@ -39,9 +39,8 @@ def extended(model: GraphACE, new_elements: Mapping[str, str]) -> GraphACE:
         if element in known:
             raise InputError(f"potential.new_elements: the start model knows {element} already")
         if source not in (*known, MEAN):
-            raise InputError(
-                f"potential.new_elements: {element} cannot begin as '{source}'{nearest(source, [*known, MEAN])}"
-            )
+            hint = nearest(source, [*known, MEAN])
+            raise InputError(f"potential.new_elements: {element} cannot begin as '{source}'{hint}")
     larger = GraphACE(**{**model.hyperparameters(), "elements": [*known, *new_elements]})
     own, other = model.state_dict(), larger.state_dict()
     rows = [None if source == MEAN else known.index(source) for source in new_elements.values()]

@@ -1,0 +1,119 @@
+"""What a run leaves behind: the bundle, then the summary that says it is complete."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gace.files import write_json_atomic
+from gace.linear.model import LinearACE
+from gace.potential.bundle import save_bundle
+from gace.potential.graph_ace import GraphACE
+from gace.potential.potential import Potential
+from gace.training.batches import Packed
+from gace.training.config import TrainConfig
+from gace.training.prepare import Data
+from gace.training.schedule import stage_weights
+from gace.training.validation import validate
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run has left behind."""
+
+    bundle: Path
+    """Folder of the trained potential."""
+    ending: str
+    """``completed``, ``early_stopping`` or ``max_minutes``."""
+    epochs: int
+    steps: int
+    n_train: int
+    n_validation: int
+    metrics: dict[str, Any]
+    """Errors by data set (``train``, ``validation``): ``energy_per_atom`` [meV/atom], ``forces`` [meV/Å],
+    ``stress`` [meV/Å³] with ``mae`` and ``rmse``."""
+    seconds: float
+    """Wall time, interruptions left out."""
+    core_seconds: float
+    dataset_hash: str
+    warnings: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """All fields, JSON-able."""
+        return {**asdict(self), "bundle": str(self.bundle)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained model and what it took."""
+
+    model: GraphACE | LinearACE
+    ending: str
+    epochs: int
+    steps: int
+    seconds: float
+    core_seconds: float
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Further entries of the bundle's metadata."""
+
+
+def write_result(
+    outcome: Outcome,
+    config: TrainConfig,
+    data: Data,
+    packed: Packed,
+    validation: Packed | None,
+    *,
+    fingerprint: dict[str, Any],
+    out: Path,
+) -> TrainResult:
+    """Write the bundle, then the summary: where the summary stands, the run is complete."""
+    model = outcome.model
+    weights = stage_weights(config.training, 1.0, packed.has_stress and config.training.stress_weight > 0)
+    errors = {"train": validate(model, packed, weights)}
+    if validation is not None:
+        errors["validation"] = validate(model, validation, weights)
+    settings = json.loads(config.model_dump_json())
+    potential = Potential(
+        [model],
+        isolated_atom_energies=data.isolated_atoms,
+        level_of_theory=config.data.level_of_theory,
+        metadata={
+            "dataset_hash": fingerprint["data.train"],
+            "n_train": len(packed),
+            "n_validation": 0 if validation is None else len(validation),
+            "errors": errors,
+            "training": {name: settings[name] for name in ("training", "seed", "dtype")},
+            "ending": outcome.ending,
+            "epochs": outcome.epochs,
+            **outcome.notes,
+            "software": _versions(),
+        },
+    )
+    result = TrainResult(
+        bundle=save_bundle(potential, out / "potential"),
+        ending=outcome.ending,
+        epochs=outcome.epochs,
+        steps=outcome.steps,
+        n_train=len(packed),
+        n_validation=0 if validation is None else len(validation),
+        metrics=errors,
+        seconds=round(outcome.seconds, 3),
+        core_seconds=round(outcome.core_seconds, 3),
+        dataset_hash=fingerprint["data.train"],
+        warnings=data.warnings,
+    )
+    summary = {**result.summary(), "bundle": "potential", "fingerprint": fingerprint}
+    write_json_atomic(out / "summary.json", {"format_version": FORMAT_VERSION, **summary})
+    return result
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what computed the result."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("gace", "torch", "numpy", "ase", "vesin")}
