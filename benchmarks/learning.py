@@ -27,7 +27,7 @@ from gace.structures.io import write_structures
 from gace.training.batches import Packed
 from gace.training.config import TrainConfig, TrainingConfig
 from gace.training.metrics import MetricsFile
-from gace.training.model import choose_cutoff, make_model
+from gace.training.model import choose_cutoff, is_linear, make_model
 from gace.training.prepare import Data, pack, read_data
 from gace.training.progress import ProgressBar
 from gace.training.trainer import Trainer
@@ -91,9 +91,11 @@ def configuration(args: argparse.Namespace, train: Path, **training: Any) -> Tra
 
 def prepare(config: TrainConfig, out: Path, kind: type[Trainer]) -> tuple[Any, Data, Packed, float]:
     """Trainer, data, packed data, and the seconds that neighbours and model took."""
+    if is_linear(config):
+        sys.exit("error: linear models are fitted, not trained step by step: time them by `gace train`")
     data = read_data(config)
     device, began = resolve_device(config.device), time.time()
-    packed, validation = pack(data, config, choose_cutoff(config.potential, data), device)
+    packed, validation = pack(data, config, choose_cutoff(config, data), device)
     model = make_model(config, data, packed).to(device, resolve_dtype(config.dtype))
     torch.set_flush_denormal(True)
     trainer = kind(config, model, packed, validation, out=out, fingerprint={}, started=time.monotonic())

@@ -131,6 +131,14 @@ def inference(args: argparse.Namespace, name: str) -> dict[str, Any]:
     }
 
 
+def number(text: str, workload: str) -> float:
+    """The number in a workload's name."""
+    try:
+        return float(text)
+    except ValueError:
+        sys.exit(f"error: '{text}' in '{workload}' is not a number: say train:b5 or acc:300")
+
+
 def main() -> None:
     args = arguments()
     args.started = STARTED
@@ -149,15 +157,13 @@ def main() -> None:
         elif kind == "train":
             from learning import training_steps
 
-            result = training_steps(args, int(name.removeprefix("b")))
+            result = training_steps(args, int(number(name.removeprefix("b"), args.workload)))
         elif kind == "acc":
             from learning import accuracy
 
-            result = accuracy(args, float(name))
+            result = accuracy(args, number(name, args.workload))
         else:
             sys.exit(f"error: no workload '{args.workload}': there are inf:NAME, train:bN and acc:SECONDS")
-    except ValueError:
-        sys.exit(f"error: '{name}' in '{args.workload}' is not a number: say train:b5 or acc:300")
     except GaceError as error:
         sys.exit(f"error: {error}")
     name = torch.cuda.get_device_name() if args.device.startswith("cuda") else machine()

@@ -180,3 +180,32 @@ def test_figures_of_cost_draw_and_write_their_table(script: str, options: list[s
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "![" in page.read_text()
     assert str(tmp_path) not in page.read_text()
+
+
+def test_dynamics_of_a_potential_report_drift_with_its_error(tmp_path: Path) -> None:
+    from ase.build import molecule
+    from ase.io import write
+
+    from gace import GraphACE, Potential
+    from gace.potential.bundle import save_bundle
+    from gace.structures.neighbours import build_graph
+
+    water = molecule("H2O")
+    # a small scale keeps the forces of random parameters far below those of bonds
+    model = GraphACE(
+        elements=["H", "O"], cutoff=3.0, l_max=[2], order=2, channels=4, scale=0.01, core_repulsion=False
+    )
+    model.calibrate(build_graph([water], ["H", "O"], 3.0))
+    save_bundle(Potential([model], isolated_atom_energies={"H": 0.0, "O": 0.0}), tmp_path / "potential")
+    write(tmp_path / "water.xyz", water)
+    found = result_of(
+        "figures/conservation.py", "--potential", str(tmp_path / "potential"),
+        "--structure", str(tmp_path / "water.xyz"), "--temperature", "10", "--thermalise", "0.005",
+        "--picoseconds", "0.03", "--timestep", "0.25", "0.5",
+    )  # fmt: skip
+    runs = found["nve"]
+    assert [run["timestep"] for run in runs] == [0.25, 0.5]
+    assert [run["status"] for run in runs] == ["done", "done"]
+    assert all(run["error"] > 0 for run in runs)
+    # the error of velocity Verlet falls with the square of the time step
+    assert runs[0]["fluctuation"] < 0.5 * runs[1]["fluctuation"]
