@@ -139,3 +139,48 @@ def test_quarantine_wants_a_reason(finished):
     store = finished.parent / "store"
     result, _ = invoke("quarantine", store, LabelStore(store).keys()[0])
     assert "--reason" in str(result.exception)
+
+
+def test_a_full_disk_stops_the_batch_and_the_next_run_pays_only_the_rest(tmp_path):
+    import resource
+    import subprocess
+    import sys
+
+    write_structures(tmp_path / "pool.xyz", [chain(length) for length in range(2, 12)])
+    config = tmp_path / "labels.yaml"
+    content = {
+        "reference": {"engine": "teacher", "calculator": "lj"},
+        "structures": "pool.xyz",
+        "store": "store",
+    }
+    config.write_text(yaml.safe_dump(content))
+    command_line = [
+        sys.executable,
+        "-m",
+        "gace.cli",
+        "labels",
+        "run",
+        str(config),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+
+    def run(limit):
+        # the limit on the size of a file stands for the space that is left
+        return subprocess.run(
+            [*command_line, "--json"],
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+
+    full = run(2000)
+    assert full.returncode == 1
+    assert "the labels so far are stored" in full.stderr
+    assert "Traceback" not in full.stderr
+    roomy = run(resource.RLIM_INFINITY)
+    summary = json.loads(roomy.stdout.splitlines()[-1])
+    assert summary["accepted"] == 10
+    assert summary["reused"] > 0
+    store = LabelStore(tmp_path / "store")
+    assert store.paid_twice() == 0

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gace.cli import print_json
-from gace.errors import InputError
+from gace.errors import GaceError, InputError
 from gace_platform.labelling.care import (
     audit_command,
     import_command,
@@ -35,7 +35,16 @@ def run(config: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> N
     from gace_platform.labelling.config import load_label_config
     from gace_platform.labelling.run import run_labels
 
-    summary = run_labels(load_label_config(config, overrides), out, _show)
+    loaded = load_label_config(config, overrides)
+    try:
+        summary = run_labels(loaded, out, _show)
+    except OSError as error:
+        if isinstance(error, GaceError):
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        raise GaceError(
+            f"cannot write{where}: {error.strerror or error}; the labels so far are stored, run it again"
+        ) from error
     summary["labelled"] = str(out / "labelled.xyz")
     summary["labels"] = str(out / "labels.json")
     if as_json:

@@ -43,7 +43,9 @@ class Journal:
                 size = os.lseek(descriptor, 0, os.SEEK_END)
                 if size and os.pread(descriptor, 1, size - 1) != b"\n":
                     line = b"\n" + line
-                os.write(descriptor, line)
+                # a disk that is nearly full takes a part first, and refuses the rest at the next call
+                while line:
+                    line = line[os.write(descriptor, line) :]
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
