@@ -9,9 +9,9 @@ from pydantic import Field
 from gace.config import Closed
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "linear-small": dict(cutoff=5.0, order=3, size=400),
-    "linear-medium": dict(cutoff=5.0, order=4, size=1200),
-    "linear-large": dict(cutoff=5.0, order=4, size=3000),
+    "linear-small": dict(cutoff=5.0, order=2, size=400),
+    "linear-medium": dict(cutoff=5.0, order=3, size=1000),
+    "linear-large": dict(cutoff=5.0, order=4, size=3000, order_cost=2.0),
 }
 """Arguments of :class:`gace.linear.LinearACE` by name; ``size`` is per element."""
 

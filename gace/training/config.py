@@ -41,6 +41,10 @@ class DataConfig(Closed):
         description="energies of the isolated atoms, eV: a file of one-atom structures, or element: energy; "
         "without it they are fitted by least squares",
     )
+    on_disk: bool = Field(
+        default=False,
+        description="keep the neighbour lists in files below --out, for data larger than memory",
+    )
     replay: ReplayConfig | None = Field(
         default=None, description="old data to be replayed while fine-tuning on data.train"
     )

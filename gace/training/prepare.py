@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from gace.structures.io import Labels
 from gace.training import dataset
 from gace.training.batches import Packed
 from gace.training.config import TrainConfig
+from gace.training.on_disk import OnDisk
 from gace.training.statistics import fit_isolated_atoms, read_isolated_atoms
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 # what may change between the beginning of a run and its resumption
 _FREE_KEYS = {
-    "data": ("train", "validation", "isolated_atoms", "replay"),
+    "data": ("train", "validation", "isolated_atoms", "replay", "on_disk"),
     "training": ("checkpoint_seconds",),
 }
 
@@ -238,12 +240,12 @@ def check_writable(out: Path) -> None:
 
 
 def pack(
-    data: Data, config: TrainConfig, cutoff: float, device: torch.device
+    data: Data, config: TrainConfig, cutoff: float, device: torch.device, out: Path
 ) -> tuple[Packed, Packed | None]:
-    """Training and validation data as tensors; the latter None if there are none."""
+    """Training and validation data (None if there are none) as tensors, or in files below ``out``."""
 
     def packed(structures: list[Atoms], labels: list[Labels]) -> Packed:
-        return Packed(
+        return (partial(OnDisk, folder=out) if config.data.on_disk else Packed)(
             structures,
             labels,
             elements=data.elements,

@@ -64,7 +64,7 @@ def find_learning_rate(config: TrainConfig | Mapping[str, Any], out: str | Path)
     out, device = Path(out), resolve_device(config.device)
     data = read_data(config)
     check_writable(out)
-    packed, _ = pack(data, config, choose_cutoff(config, data), device)
+    packed, _ = pack(data, config, choose_cutoff(config, data), device, out)
     model = make_model(config, data, packed).to(device, resolve_dtype(config.dtype))
     sweep = _sweep(config, model, packed, data.n_new)
     content = {"suggestion": sweep.suggestion, "learning_rate": sweep.rates, "loss": sweep.losses}

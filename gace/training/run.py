@@ -69,7 +69,7 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
         with _reproducible(config.threads):
             return _fit_linear(config, data, cutoff, fingerprint, out, progress)
     with _reproducible(config.threads), _signals() as interrupted:
-        packed, validation = pack(data, config, cutoff, device)
+        packed, validation = pack(data, config, cutoff, device, out)
         checkpoint = saved.load_checkpoint(saved.checkpoint_path(out), device)
         if checkpoint is not None:
             _same_run(checkpoint[1]["fingerprint"], fingerprint, out)
@@ -110,7 +110,7 @@ def _fit_linear(
     """The outcome of a least-squares fit: float64, on the CPU, in one go."""
     started, cpu_started = time.monotonic(), time.process_time()
     packed, validation = pack(
-        data, config.model_copy(update={"dtype": "float64"}), cutoff, torch.device("cpu")
+        data, config.model_copy(update={"dtype": "float64"}), cutoff, torch.device("cpu"), out
     )
     model = make_linear(config, data)
     _write_config(config, data, model, out)

@@ -204,3 +204,12 @@ def test_table_ends_with_the_last_epoch():
 def test_figure_survives_values_no_logarithm_has():
     figure = svg([Line("loss <&>", [1, 2, 3], [0.0, float("nan"), 2.0])], "epoch", "a curve")
     assert ET.fromstring(figure).tag.endswith("svg")
+
+
+def test_training_from_disk_is_the_training_from_memory(config, tmp_path):
+    made = config(labelled(6), data={})
+    memory = train(made, tmp_path / "memory", progress=False)
+    made["data"]["on_disk"] = True
+    disk = train(made, tmp_path / "disk", progress=False)
+    tensors = [gace.load(one.bundle).members[0].state_dict() for one in (memory, disk)]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
