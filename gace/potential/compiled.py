@@ -1,115 +1,149 @@
-"""Energies and gradients by compiled code, with the plain evaluation while code is being made."""
+"""Ways of evaluating a potential: operation by operation, or by compiled code, block by block."""
 
 from __future__ import annotations
 
+import queue
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from gace.errors import InputError
+from gace.potential.blocks import block_size, energy_and_gradients_by_blocks, run_plainly
 from gace.potential.compilation import CompiledFunction, compiler_available
 from gace.potential.derivatives import Prediction, energy_and_gradients
 from gace.potential.graph_ace import GraphACE
-from gace.structures.graph import Graph, forces_from_edges, sum_structures, virial_from_edges
+from gace.structures.graph import Graph
 
-Path = Literal["eager", "compiled", "auto"]
-"""``eager``: operation by operation; ``compiled``: wait for the code of each new shape; ``auto``:
-evaluate operation by operation until the code is there (results change in the last digits then)."""
+PATHS = ("eager", "compiled", "auto")
+"""``eager``: operation by operation; ``compiled``: wait for the code of each new shape of block;
+``auto``: go operation by operation until the code is there (the last digits change then)."""
 
 Evaluate = Callable[[Graph], Prediction]
 
-MAX_SHAPES = 16
-"""Shapes for which code is made; graphs of further shapes are evaluated operation by operation."""
+BLOCK_BONDS = {"cpu": 2048, "cuda": 200_000}
+"""Bonds, padding included, of one block of compiled code: on a CPU what its caches hold."""
+
+EAGER_BONDS = {"cpu": 60_000, "cuda": 1_000_000}
+"""The same operation by operation: what memory holds comfortably, about 0.5 GB."""
+
+MAX_SHAPES = 32
+"""Pieces of code that are made at most; what comes later is evaluated operation by operation."""
 
 
-def evaluators(members: list[GraphACE], path: str) -> list[Evaluate]:
+def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
     """One function from graph to prediction per member; members of one architecture share their code.
 
     Raises:
         InputError: an unknown path, or ``compiled`` without a C++ compiler.
     """
-    if path not in ("eager", "compiled", "auto"):
-        raise InputError(f"no path called '{path}': choose eager, compiled or auto")
+    if path not in PATHS:
+        raise InputError(f"no path called '{path}': choose {', '.join(PATHS[:-1])} or {PATHS[-1]}")
     if path == "compiled" and not compiler_available():
         raise InputError("the compiled path needs a C++ compiler (c++, g++ or clang++) on the PATH")
     if path == "eager" or not compiler_available():
-        return [partial(energy_and_gradients, member) for member in members]
+        return [partial(evaluate_eagerly, member) for member in members]
     codes: dict[str, Code] = {}
-    result: list[Evaluate] = []
-    for member in members:
-        code = codes.setdefault(_architecture(member), Code(member, wait=path == "compiled"))
-        result.append(partial(code, member))
-    return result
+    return [
+        partial(codes.setdefault(_architecture(member), Code(wait=path == "compiled")), member)
+        for member in members
+    ]
+
+
+def evaluate_eagerly(model: GraphACE, graph: Graph) -> Prediction:
+    """At once if the graph is small, else block by block."""
+    slots = graph.neighbour.shape[1]
+    size = block_size(graph.n_atoms, slots, EAGER_BONDS[graph.edge_vector.device.type])
+    if size >= graph.n_atoms:
+        return energy_and_gradients(model, graph)
+    return energy_and_gradients_by_blocks(model, graph, size)
 
 
 class Code:
-    """Compiled energy and gradients of one architecture, one function per shape of graph.
+    """Compiled functions of the blocks of one architecture, one per function and shape of block.
 
-    Neighbour slots are padded to a coarse grid, so that lists that breathe keep their shape.
+    Neighbour slots are padded to a coarse grid and structures are cut into blocks, so that shapes
+    are few: a structure that grows or breathes soon finds code that is there.
 
     Args:
-        model: any model of the architecture; parameters are taken from the model of each call.
-        wait: whether a call waits for missing code or evaluates the model operation by operation.
+        wait: whether a call waits for missing code or goes on operation by operation.
 
     Attributes:
+        functions: code by name and shape.
         seconds: time spent on making code so far.
     """
 
-    def __init__(self, model: GraphACE, *, wait: bool) -> None:
-        self.names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
-        self.cutoff, self.wait = model.cutoff, wait
-        self.functions: dict[tuple[int, ...], CompiledFunction] = {}
+    def __init__(self, *, wait: bool) -> None:
+        self.wait = wait
+        self.functions: dict[tuple[object, ...], CompiledFunction] = {}
         self.seconds = 0.0
-        self._making: set[tuple[int, ...]] = set()
+        self._wanted: set[tuple[object, ...]] = set()
         self._failed = False
+        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._worker: threading.Thread | None = None
 
     def __call__(self, model: GraphACE, graph: Graph) -> Prediction:
-        """Evaluate ``model``, by compiled code if it is there."""
-        graph = pad_slots(graph, self.cutoff)
-        key = (*graph.neighbour.shape, graph.n_structures)
-        function = self.functions.get(key)
-        if function is None and not self._failed and len(self._making) < MAX_SHAPES:
-            if self.wait:
-                self._make(key, model, graph)
-            elif key not in self._making:
-                threading.Thread(target=self._make, args=(key, model, graph), daemon=True).start()
-            self._making.add(key)
-            function = self.functions.get(key)
-        if function is None:
-            return energy_and_gradients(model, graph)
-        return Prediction(*function(*self._state(model), *graph))
+        """Evaluate ``model``, by compiled code as far as it is there."""
+        graph = pad_slots(graph, model.cutoff)
+        slots = graph.neighbour.shape[1]
+        size = block_size(graph.n_atoms, slots, BLOCK_BONDS[graph.edge_vector.device.type])
+        if size < graph.n_atoms:
+            return energy_and_gradients_by_blocks(model, graph, size, self._run)
+        names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+        state = [one.detach() for one in (*model.parameters(), *model.buffers())]
 
-    def _state(self, model: GraphACE) -> list[Tensor]:
-        return [one.detach() for one in (*model.parameters(), *model.buffers())]
-
-    def _make(self, key: tuple[int, ...], model: GraphACE, graph: Graph) -> None:
-        """Make the code for one shape; a failure leaves the plain evaluation in place."""
-
-        def evaluate(*arguments: Tensor) -> list[Tensor]:
-            state = dict(zip(self.names, arguments[: len(self.names)], strict=True))
-            graph = Graph(*arguments[len(self.names) :])
-            edge_vector = graph.edge_vector.detach().requires_grad_()
-            graph = graph._replace(edge_vector=edge_vector)
-            with torch.enable_grad():
-                output = functional_call(model, state, (graph,))
-                (gradient,) = torch.autograd.grad(output.energy.sum(), edge_vector)
-            values = Prediction(
-                sum_structures(output.energy, graph),
-                forces_from_edges(gradient, graph),
-                virial_from_edges(gradient, graph),
-                output.energy,
-                output.features,
+        def whole(*arguments: Tensor) -> list[Tensor]:
+            parameters = dict(zip(names, arguments[: len(names)], strict=True))
+            found = energy_and_gradients(
+                lambda graph: functional_call(model, parameters, (graph,)),
+                Graph(*arguments[len(names) :]),
             )
-            return [one.detach() for one in values]
+            return list(found)
 
+        return Prediction(*self._run(f"whole {graph.n_structures}", whole, [*state, *graph]))
+
+    def _run(
+        self, name: str, function: Callable[..., list[Tensor]], arguments: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        # what precedes are parameters, whose shapes are the architecture's
+        shape = next(one.shape for one in reversed(arguments) if one.ndim == 3 and one.shape[-1] == 3)
+        key = (name, *shape)
+        found = self.functions.get(key)
+        if found is None and not self._failed and key not in self._wanted and len(self._wanted) < MAX_SHAPES:
+            self._wanted.add(key)
+            make = partial(self._make, key, function, list(arguments))
+            if self.wait:
+                make()
+            else:
+                self._later(make)
+            found = self.functions.get(key)
+        if found is None:
+            return run_plainly(name, function, arguments)
+        return found(*arguments)
+
+    def _later(self, make: Callable[[], None]) -> None:
+        """Make code in a thread of its own, one piece after the other."""
+        self._queue.put(make)
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._work, daemon=True)
+            self._worker.start()
+
+    def _work(self) -> None:
+        while True:
+            self._queue.get()()
+
+    def _make(
+        self, key: tuple[object, ...], function: Callable[..., list[Tensor]], arguments: list[Tensor]
+    ) -> None:
+        """Make one piece of code; a failure leaves the plain evaluation in place."""
+        if self._failed:
+            return
         try:
-            made = CompiledFunction(evaluate, [*self._state(model), *graph])
+            made = CompiledFunction(function, arguments)
         except Exception as error:  # whatever the compiler says, there is a slower way
             self._failed = True
             warnings.warn(f"no compiled code could be made, going on without: {error}", stacklevel=2)

@@ -107,8 +107,8 @@ class Coupling(nn.Module):
             matrix = upper + matrix * np.eye(left.dim)
         used = np.abs(matrix).max(axis=0) > 1e-12
         a, b = np.nonzero(used)
-        self.register_buffer("index_left", torch.from_numpy(a), persistent=False)
-        self.register_buffer("index_right", torch.from_numpy(b), persistent=False)
+        self.register_buffer("index_left", torch.from_numpy(a.copy()), persistent=False)
+        self.register_buffer("index_right", torch.from_numpy(b.copy()), persistent=False)
         self.register_buffer("matrix", torch.from_numpy(matrix[:, a, b].copy()), persistent=False)
         self.register_buffer("scale", torch.ones(len(matrix), 1, dtype=torch.float64))
         self.rows = Rows.of(self.out, [len(paths) for paths in self.paths])

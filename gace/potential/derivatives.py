@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gace.potential.graph_ace import GraphACE
+from gace.potential.graph_ace import AtomicOutput
 from gace.structures.graph import Graph, forces_from_edges, sum_structures, virial_from_edges
 
 
@@ -26,7 +27,9 @@ class Prediction(NamedTuple):
     """Invariants ``(N, F)``."""
 
 
-def energy_and_gradients(model: GraphACE, graph: Graph, *, create_graph: bool = False) -> Prediction:
+def energy_and_gradients(
+    model: Callable[[Graph], AtomicOutput], graph: Graph, *, create_graph: bool = False
+) -> Prediction:
     """Evaluate ``model`` and differentiate once by the bond vectors.
 
     Forces and virial are sums over the same derivative. With ``create_graph`` they can be

@@ -17,7 +17,7 @@ from gace.potential.irreps import Irreps
 from gace.potential.layer import Bonds, Layer
 from gace.potential.presets import PRESETS
 from gace.potential.zbl import CoreRepulsion
-from gace.structures.graph import Graph
+from gace.structures.graph import Graph, gather_neighbours
 
 
 class AtomicOutput(NamedTuple):
@@ -54,6 +54,7 @@ class GraphACE(nn.Module):
         mean_neighbours: N̄, mean number of neighbours inside the cutoff.
         scale: unit of energy of the readout, eV (the root mean square force in eV/Å is a good value).
         core_repulsion: add the ZBL repulsion.
+        core_reach: where it ends, as a share of the sum of the covalent radii.
         order_decay: prior of smoothness: products of ν densities are scaled to ``order_decay ** (ν - 1)``.
         degree_decay: prior of smoothness: densities and products are scaled by this power of their degrees.
         seed: of the initial parameters.
@@ -82,6 +83,7 @@ class GraphACE(nn.Module):
         mean_neighbours: float = 16.0,
         scale: float = 1.0,
         core_repulsion: bool = True,
+        core_reach: float = 1.0,
         order_decay: float = 1.0,
         degree_decay: float = 1.0,
         seed: int = 0,
@@ -95,7 +97,7 @@ class GraphACE(nn.Module):
             radial_decay=float(radial_decay), radial_hidden=list(radial_hidden), cutoff_power=cutoff_power,
             densities=densities,
             readout_hidden=readout_hidden, mean_neighbours=float(mean_neighbours), scale=float(scale),
-            core_repulsion=core_repulsion, order_decay=order_decay,
+            core_repulsion=core_repulsion, core_reach=float(core_reach), order_decay=order_decay,
             degree_decay=degree_decay, seed=seed,
         )  # fmt: skip
         _check(self._hyperparameters)
@@ -152,7 +154,7 @@ class GraphACE(nn.Module):
             )
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
         self.shift = nn.Parameter(torch.zeros(n_elements, dtype=torch.float64))
-        self.repulsion = CoreRepulsion(self.elements) if core_repulsion else None
+        self.repulsion = CoreRepulsion(self.elements, core_reach) if core_repulsion else None
 
     @classmethod
     def from_preset(cls, name: str, *, elements: Sequence[str], **changes: Any) -> GraphACE:
@@ -176,49 +178,54 @@ class GraphACE(nn.Module):
             for position, element in enumerate(self.elements):
                 self.shift[position] = shift[element]
 
-    def bonds(self, graph: Graph) -> tuple[Tensor, Bonds]:
+    def bonds(self, edge_vector: Tensor, neighbour_species: Tensor) -> tuple[Tensor, Bonds]:
         """Distances ``(N, J)`` and the functions of the bonds that all layers share."""
-        r = graph.edge_vector.square().sum(-1).sqrt()
-        unit = graph.edge_vector / r.unsqueeze(-1)
+        r = edge_vector.square().sum(-1).sqrt()
+        unit = edge_vector / r.unsqueeze(-1)
         envelope = smooth_cutoff(r, self.cutoff, self.cutoff_power)
         basis = self.radial_basis(r)
         harmonics = [y.transpose(1, 2) for y in self.harmonics(unit)]
-        species = graph.species.index_select(0, graph.neighbour.reshape(-1)).view_as(graph.neighbour)
         weight = (envelope / self.sqrt_mean_neighbours).unsqueeze(-1)
-        return r, Bonds(basis, weight, harmonics, species)
+        return r, Bonds(basis, weight, harmonics, neighbour_species)
 
     def forward(self, graph: Graph) -> AtomicOutput:
         """Energy and invariants of every atom."""
-        r, bonds = self.bonds(graph)
-        message: Tensor | None = None
+        r, bonds = self.bonds(graph.edge_vector, gather_neighbours(graph.species, graph))
+        carried: Tensor | None = None
         invariants: list[Tensor] = []
-        for layer in self.layers:
-            message, scalars = layer(bonds, message, graph)
+        densities: list[Tensor] = []
+        for t, layer in enumerate(self.layers):
+            message, scalars = layer(bonds, carried, graph.species)
             invariants.append(scalars)
-        energy = self._readout(invariants, graph) * self.scale
+            densities.append(self.densities(t, scalars, graph.species))
+            carried = None if message is None else gather_neighbours(message, graph)
+        energy = self.readout_energy(densities) + self.local_energy(r, bonds, graph.species)
+        return AtomicOutput(energy, features(invariants))
+
+    def densities(self, t: int, invariants: Tensor, species: Tensor) -> Tensor:
+        """Scalar densities ρ of layer ``t`` ``(N, 1 + S)``; the first enters the energy linearly."""
+        weighted = invariants * self.coefficients[t].index_select(1, species)
+        return weighted.transpose(0, 1).flatten(1) @ self.projections[t]
+
+    def readout_energy(self, densities: list[Tensor]) -> Tensor:
+        """Energy from the densities of all layers, eV ``(N,)``: a linear part and a small network."""
+        linear = densities[0][:, 0]
+        for density in densities[1:]:
+            linear = linear + density[:, 0]
+        if self.readout is not None:
+            several = torch.cat([density[:, 1:] for density in densities], dim=1)
+            hidden = nn.functional.silu(several @ self.readout[0])
+            linear = linear + (hidden @ self.readout[1]).squeeze(1)
+        return linear * self.scale
+
+    def local_energy(self, r: Tensor, bonds: Bonds, species: Tensor) -> Tensor:
+        """Mean bonding energy of each element and repulsion of the cores, eV ``(N,)``."""
         # the mean bonding energy fades in with the coordination, so that a lone atom has none
         coordination = bonds.cutoff.sum((1, 2)) * self.sqrt_mean_neighbours
-        energy = energy + self.shift[graph.species] * torch.tanh(coordination)
+        energy = self.shift[species] * torch.tanh(coordination)
         if self.repulsion is not None:
-            energy = energy + self.repulsion(r, graph.species, bonds.neighbour_species)
-        features = torch.cat([s.transpose(0, 1).flatten(1) for s in invariants], dim=1)
-        return AtomicOutput(energy, features)
-
-    def _readout(self, invariants: list[Tensor], graph: Graph) -> Tensor:
-        """Linear and non-linear function of the scalar densities ``(N,)``."""
-        linear: Tensor | None = None
-        densities = []
-        for scalars, coefficient, projection in zip(
-            invariants, self.coefficients, self.projections, strict=True
-        ):
-            weighted = scalars * coefficient.index_select(1, graph.species)
-            rho = weighted.transpose(0, 1).flatten(1) @ projection  # (N, 1 + S)
-            linear = rho[:, 0] if linear is None else linear + rho[:, 0]
-            densities.append(rho[:, 1:])
-        if self.readout is None:
-            return linear
-        hidden = nn.functional.silu(torch.cat(densities, dim=1) @ self.readout[0])
-        return linear + (hidden @ self.readout[1]).squeeze(1)
+            energy = energy + self.repulsion(r, species, bonds.neighbour_species)
+        return energy
 
     @torch.no_grad()
     def calibrate(self, graph: Graph) -> None:
@@ -233,6 +240,11 @@ class GraphACE(nn.Module):
         finally:
             for layer in self.layers:
                 layer.measuring = False
+
+
+def features(invariants: list[Tensor]) -> Tensor:
+    """Invariants of all layers ``(n_scalar, N, K)`` side by side ``(N, F)``."""
+    return torch.cat([one.transpose(0, 1).flatten(1) for one in invariants], dim=1)
 
 
 def _check(h: Mapping[str, Any]) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from gace.basis import RadialNetwork
 from gace.potential.coupling import Coupling, RawCoupling, Rows
 from gace.potential.irreps import Irrep, Irreps, both_parities, natural
-from gace.structures.graph import Graph, gather_neighbours
 
 SCALAR = Irrep(0, 1)
 
@@ -39,7 +38,7 @@ class LayerOutput(NamedTuple):
     """Message to the next layer and invariants of this one."""
 
     message: Tensor | None
-    """I ``(dim, N, K)``; None for the last layer."""
+    """I ``(N, dim, K)``, as neighbours gather it; None for the last layer."""
     invariants: Tensor
     """Scalar products B_00 ``(n_scalar, N, K)``."""
 
@@ -144,26 +143,32 @@ class Layer(nn.Module):
             self.register_buffer("density_scale", torch.ones(rows.n_paths, dtype=torch.float64))
             self.density_degrees = rows.degrees
 
-    def forward(self, bonds: Bonds, message: Tensor | None, graph: Graph) -> LayerOutput:
-        """Evaluate the layer on all atoms of a graph."""
-        density = self._density(bonds, message, graph)
+    def forward(self, bonds: Bonds, carried: Tensor | None, species: Tensor) -> LayerOutput:
+        """Evaluate the layer on some atoms.
+
+        Args:
+            bonds: of these atoms.
+            carried: messages of their neighbours ``(N, J, dim, K)``; None in the first layer.
+            species: their element indices ``(N,)``.
+        """
+        density = self._density(bonds, carried, species)
         parts = [density]
         if self.order >= 2:
             pair = self._couple("pair", density, density)
             parts.append(pair)
         if self.order >= 3:
-            weight = self.pair_weights.index_select(1, graph.species).index_select(0, self.mixed_path)
+            weight = self.pair_weights.index_select(1, species).index_select(0, self.mixed_path)
             mixed = _contract(self.mixed_sum, pair * weight)
             parts.append(self._couple("triple", mixed, density))
         if self.order >= 4:
             parts.append(self._couple("quadruple", mixed, mixed))
         invariants = torch.cat([part[:n] for part, n in zip(parts, self.scalar_rows, strict=True)])
-        return LayerOutput(self._message(parts, graph), invariants)
+        return LayerOutput(self._message(parts, species), invariants)
 
-    def _density(self, bonds: Bonds, message: Tensor | None, graph: Graph) -> Tensor:
+    def _density(self, bonds: Bonds, carried: Tensor | None, species: Tensor) -> Tensor:
         """A ``(dim, N, K)``: sum over neighbours first, then couple, then mix channels."""
-        N, J = graph.neighbour.shape
-        radial = self.radial(bonds.basis, graph.species, bonds.neighbour_species) * bonds.cutoff
+        N, J = bonds.neighbour_species.shape
+        radial = self.radial(bonds.basis, species, bonds.neighbour_species) * bonds.cutoff
         radial = radial.view(N, J, self.l_max + 1, self.channels)
         harmonics = bonds.harmonics[: self.l_max + 1]
         if self.raw_coupling is None:
@@ -171,8 +176,7 @@ class Layer(nn.Module):
             summed = [torch.bmm(y, radial[:, :, l]) for l, y in enumerate(harmonics)]
             rows = torch.cat(summed, dim=1).transpose(0, 1)
         else:
-            assert message is not None  # only a layer without incoming irreps is called without a message
-            carried = gather_neighbours(message.transpose(0, 1).contiguous(), graph)  # (N, J, dim, K)
+            assert carried is not None  # only a layer without incoming irreps is called without messages
             summed = [
                 torch.bmm(y, (radial[:, :, l].unsqueeze(2) * carried).flatten(2))
                 for l, y in enumerate(harmonics)
@@ -201,15 +205,15 @@ class Layer(nn.Module):
             coupling.scale.copy_(_scales(coupling(x, y), path, prior).index_select(0, path).unsqueeze(1))
         return coupling(x, y)
 
-    def _message(self, parts: list[Tensor], graph: Graph) -> Tensor | None:
+    def _message(self, parts: list[Tensor], species: Tensor) -> Tensor | None:
         if self.message_irreps is None:
             return None
         rows = torch.cat([part[:n] for part, n in zip(parts, self.message_rows, strict=True)])
-        weight = self.message_weights.index_select(1, graph.species).index_select(0, self.message_path)
+        weight = self.message_weights.index_select(1, species).index_select(0, self.message_path)
         summed = _contract(self.message_sum, rows * weight)
         message = torch.bmm(summed, self.message_mixing.index_select(0, self.message_owner))
-        leaf = self.leaf.index_select(0, graph.species).unsqueeze(0)
-        return torch.cat([message[:1] + leaf, message[1:]])
+        leaf = self.leaf.index_select(0, species).unsqueeze(0)
+        return torch.cat([message[:1] + leaf, message[1:]]).transpose(0, 1).contiguous()
 
 
 def _normal(generator: torch.Generator, fan_in: Tensor, *shape: int) -> nn.Parameter:

@@ -12,7 +12,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from gace.errors import InputError
-from gace.potential.derivatives import Prediction, energy_and_gradients
+from gace.potential.compiled import evaluate_eagerly, evaluators
+from gace.potential.derivatives import Prediction
 from gace.potential.devices import resolve_device, resolve_dtype
 from gace.structures.graph import Graph
 from gace.structures.neighbours import Neighbourhood, collate, neighbourhood
@@ -176,13 +177,11 @@ class Potential:
     def evaluated_by(self, path: str) -> Potential:
         """This potential, evaluated by another path: ``eager`` (as it is made), ``compiled`` or ``auto``.
 
-        See :data:`gace.potential.compiled.Path`; the paths agree to rounding.
+        See :data:`gace.potential.compiled.PATHS`; the paths agree to rounding.
 
         Raises:
             InputError: an unknown path, or ``compiled`` without a C++ compiler.
         """
-        from gace.potential.compiled import evaluators
-
         other = copy.copy(self)
         other._evaluators = evaluators(other.members, path)
         return other
@@ -202,7 +201,7 @@ class Potential:
         if self._evaluators is not None:
             outputs = [evaluate(graph) for evaluate in self._evaluators]
         else:
-            outputs = [energy_and_gradients(member, graph) for member in self.members]
+            outputs = [evaluate_eagerly(member, graph) for member in self.members]
         atomic = np.stack([_numpy(one.atomic_energy) for one in outputs])  # (M, N)
         forces = np.stack([_numpy(one.forces) for one in outputs])  # (M, N, 3)
         virial = np.mean([_numpy(one.virial) for one in outputs], axis=0)

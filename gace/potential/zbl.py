@@ -19,17 +19,18 @@ class CoreRepulsion(nn.Module):
 
     ``V(r) = e²/(4πε₀) Z_i Z_j / r · φ(r/a)``, ``a = 0.46850 Å / (Z_i^0.23 + Z_j^0.23)``, φ the
     universal screening function [Ziegler, Biersack, Littmark, The Stopping and Range of Ions in
-    Solids, 1985]; multiplied by a smooth cutoff at the sum of the covalent radii.
+    Solids, 1985]; multiplied by a smooth cutoff at ``reach`` times the sum of the covalent radii. It should
+    end below all bonds of the data: a steep function that bonds feel has to be learnt away.
     """
 
-    def __init__(self, elements: Sequence[str]) -> None:
+    def __init__(self, elements: Sequence[str], reach: float = 1.0) -> None:
         super().__init__()
         z = torch.tensor([atomic_numbers[e] for e in elements], dtype=torch.float64)
         radius = torch.tensor([covalent_radii[atomic_numbers[e]] for e in elements], dtype=torch.float64)
         self.register_buffer("charges", z[:, None] * z[None, :] * (0.5 * COULOMB), persistent=False)
         screening = (z[:, None] ** 0.23 + z[None, :] ** 0.23) / 0.46850
         self.register_buffer("inverse_length", screening, persistent=False)
-        self.register_buffer("range", radius[:, None] + radius[None, :], persistent=False)
+        self.register_buffer("range", reach * (radius[:, None] + radius[None, :]), persistent=False)
         amplitude = torch.tensor([0.18175, 0.50986, 0.28022, 0.02817], dtype=torch.float64)
         decay = torch.tensor([3.19980, 0.94229, 0.40290, 0.20162], dtype=torch.float64)
         self.register_buffer("amplitude", amplitude, persistent=False)

@@ -14,7 +14,7 @@ from gace.potential.potential import Potential
 from gace.structures.io import Labels
 from gace.training import compiled_step, trainer
 from gace.training.batches import Packed
-from gace.training.compiled_step import CompiledStep, pad
+from gace.training.compiled_step import CompiledStep, Largest, pad
 from gace.training.losses import Weights, loss_terms, penalty
 
 needs_compiler = pytest.mark.skipif(
@@ -53,9 +53,9 @@ def test_padding_changes_neither_loss_nor_gradients(make_model, mixed):
     model, weights, kind = make_model(), Weights(1.0, 10.0, 5.0), penalty("square", 0.01)
     parameters = list(model.parameters())
     batch = mixed.batch(torch.tensor([1, 2]))
-    padded = pad(batch, model.cutoff)
+    padded = pad(batch, model.cutoff, Largest(40, 30, 4))
     assert padded.graph.n_atoms > batch.graph.n_atoms
-    assert padded.graph.n_structures == 3
+    assert padded.graph.n_structures == 5
     found = [loss_terms(model, one, weights, kind, False) for one in (batch, padded)]
     torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-13)
     gradients = [torch.autograd.grad(one[0], parameters, allow_unused=True) for one in found]
@@ -66,7 +66,7 @@ def test_padding_changes_neither_loss_nor_gradients(make_model, mixed):
 @needs_compiler
 def test_compiled_step_gives_the_loss_and_its_gradients(make_model, mixed):
     model, weights, kind = make_model(**TINY), Weights(1.0, 10.0, 5.0), penalty("huber", 0.01)
-    step = CompiledStep(model, kind, complete=mixed.complete, uniform=mixed.uniform)
+    step = CompiledStep(model, kind, complete=mixed.complete, largest=Largest(24, 24, 3))
     for indices in ([1, 2, 0], [0, 2, 1]):
         batch = mixed.batch(torch.tensor(indices))
         terms, gradients = step(batch, weights)
@@ -83,7 +83,7 @@ def test_compiled_step_gives_the_loss_and_its_gradients(make_model, mixed):
 def test_shapes_beyond_the_limit_are_not_compiled(make_model, mixed, monkeypatch):
     monkeypatch.setattr(compiled_step, "MAX_SHAPES", 0)
     model, weights, kind = make_model(**TINY), Weights(1.0, 10.0, 0.0), penalty("square", 0.01)
-    step = CompiledStep(model, kind, complete=mixed.complete, uniform=mixed.uniform)
+    step = CompiledStep(model, kind, complete=mixed.complete, largest=Largest(24, 24, 3))
     batch = mixed.batch(torch.tensor([0, 3]))
     terms, _ = step(batch, weights)
     assert not step.compiled
@@ -104,6 +104,10 @@ def test_compiled_calculator_agrees_with_the_plain_one(make_model):
         np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-11)
     codes = {id(one.func): one.func for one in atoms.calc.potential._evaluators}
     assert [len(one.functions) for one in codes.values()] == [1]  # both members run the same code
+
+    larger = atoms.repeat((2, 1, 1))
+    larger.calc = atoms.calc
+    np.testing.assert_allclose(larger.get_potential_energy(), 2 * results[0][0], rtol=1e-10)
 
 
 @needs_compiler
