@@ -39,5 +39,5 @@ class LeastSquares(Closed):
         default=1.0, ge=0, description="of the virial over √N, relative to a force, 1/Å"
     )
     search_rows: int = Field(
-        default=1500, gt=0, description="rows on which the open settings are chosen (all data give the fit)"
+        default=800, gt=0, description="rows on which the open settings are chosen (all data give the fit)"
     )

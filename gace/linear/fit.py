@@ -95,26 +95,27 @@ def fit(
 
 
 def choose(sample: Rows, shape: Shape, settings: LeastSquares) -> tuple[Prior, float, Solution]:
-    """The prior and ridge of least leave-one-structure-out error; given settings are kept."""
+    """The prior and ridge of least leave-one-structure-out error; given settings are kept.
+
+    Smoothness is chosen first, at the middle decay of orders, then the decay.
+    """
     decays = ORDER_DECAY if settings.order_decay == "auto" else (float(settings.order_decay),)
     powers = SMOOTHNESS if settings.smoothness == "auto" else (float(settings.smoothness),)
-    best: tuple[Prior, float, Solution] | None = None
-    for decay in decays:
-        for power in powers:
-            prior = Prior(power, decay)
-            widths = shape.widths(prior)
-            covariance = kernel(sample, widths)
-            start = float(np.mean(np.diag(covariance))) * 1e-4
-            start = start if settings.ridge == "auto" else float(settings.ridge)
+    middle = decays[len(decays) // 2]
 
-            def at(ridge: float, widths: Array = widths, covariance: Array = covariance) -> Solution:
-                return solve_dual(sample, widths, ridge, covariance)
+    def at(prior: Prior) -> tuple[Prior, float, Solution]:
+        widths = shape.widths(prior)
+        covariance = kernel(sample, widths)
+        start = float(np.mean(np.diag(covariance))) * 1e-6
+        start = start if settings.ridge == "auto" else float(settings.ridge)
+        ridge, solution = refine(
+            lambda x: solve_dual(sample, widths, x, covariance), start, settings.ridge == "auto"
+        )
+        return prior, ridge, solution
 
-            ridge, solution = refine(at, start, settings.ridge == "auto")
-            if best is None or solution.score < best[2].score:
-                best = (prior, ridge, solution)
-    assert best is not None  # both lists have an entry
-    return best
+    best = min((at(Prior(power, middle)) for power in powers), key=lambda one: one[2].score)
+    others = [at(Prior(best[0].smoothness, decay)) for decay in decays if decay != middle]
+    return min([best, *others], key=lambda one: one[2].score)
 
 
 def refine(solve: Callable[[float], Solution], start: float, free: bool) -> tuple[float, Solution]:
