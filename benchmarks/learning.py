@@ -95,7 +95,7 @@ def prepare(config: TrainConfig, out: Path, kind: type[Trainer]) -> tuple[Any, D
         sys.exit("error: linear models are fitted, not trained step by step: time them by `gace train`")
     data = read_data(config)
     device, began = resolve_device(config.device), time.time()
-    packed, validation = pack(data, config, choose_cutoff(config, data), device)
+    packed, validation = pack(data, config, choose_cutoff(config, data), device, out)
     model = make_model(config, data, packed).to(device, resolve_dtype(config.dtype))
     torch.set_flush_denormal(True)
     trainer = kind(config, model, packed, validation, out=out, fingerprint={}, started=time.monotonic())

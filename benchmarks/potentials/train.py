@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the names and end")
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder for the run itself")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--steps", type=int, help="instead of the recipe's")
     parser.add_argument("--no-copy", action="store_true", help="leave benchmarks/potentials alone")
     args = parser.parse_args()
     if args.list or args.name is None:
@@ -110,6 +111,8 @@ def main() -> None:
         config["data"]["isolated_atoms"] = str(DATA / task.isolated_atoms)
     if args.seed is not None:
         config["seed"] = args.seed
+    if args.steps is not None:
+        config["training"]["max_steps"] = args.steps
     result = train(config, out / "run", progress=False)
     print(json.dumps({"name": args.name, **result.metrics, "core_seconds": result.core_seconds}))
     if args.no_copy:
