@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py [NAME …] --out benchmarks/results/accuracy.md
 
-Every bundle under ``benchmarks/potentials`` is evaluated by the same function as ``gace evaluate``. The test of
-``3bpa-300K`` is a *proxy* (``train_mixedT`` less what it shares with the training file): the published test
+Every bundle under ``benchmarks/potentials`` is evaluated by the same function as ``gace evaluate``. The test
+of ``3bpa-300K`` is a *proxy* (``train_mixedT`` less what it shares with the training file): the published test
 files are not to be had here, so its errors do not compare with published ones.
 """
 
@@ -84,7 +84,8 @@ def main() -> None:
         sys.exit(f"error: no kept potential called {', '.join(unknown)}; there are: {', '.join(kept)}")
     rows = [row(name) for name in args.names or kept]
     lines = [
-        "| potential | measure | structures | energy, meV | meV/atom | forces, meV/Å | stress, meV/Å³ | published, energy / forces |",
+        "| potential | measure | structures | energy, meV | meV/atom | forces, meV/Å | stress, meV/Å³ "
+        "| published, energy / forces |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:

@@ -196,7 +196,7 @@ class TrainingConfig(Closed):
     )
     compile: bool | None = Field(
         default=None,
-        description="compile the step (a minute, then two to four times as fast; needs a C++ compiler); "
+        description="compile the step (a minute; then two to four times as fast; needs a C++ compiler); "
         "default: on a CPU, where at least 10000 steps are planned",
     )
     checkpoint_seconds: float = Field(default=10.0, ge=0, description="time between checkpoints")
