@@ -57,7 +57,7 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
 def evaluate_eagerly(model: GraphACE, graph: Graph) -> Prediction:
     """At once if the graph is small, else block by block."""
     slots = graph.neighbour.shape[1]
-    size = block_size(graph.n_atoms, slots, EAGER_BONDS[graph.edge_vector.device.type])
+    size = block_size(graph.n_atoms, slots, EAGER_BONDS[_kind(graph)])
     if size >= graph.n_atoms:
         return energy_and_gradients(model, graph)
     return energy_and_gradients_by_blocks(model, graph, size)
@@ -90,7 +90,7 @@ class Code:
         """Evaluate ``model``, by compiled code as far as it is there."""
         graph = pad_slots(graph, model.cutoff)
         slots = graph.neighbour.shape[1]
-        size = block_size(graph.n_atoms, slots, BLOCK_BONDS[graph.edge_vector.device.type])
+        size = block_size(graph.n_atoms, slots, BLOCK_BONDS[_kind(graph)])
         if size < graph.n_atoms:
             return energy_and_gradients_by_blocks(model, graph, size, self._run)
         names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
@@ -166,6 +166,11 @@ def pad_slots(graph: Graph, cutoff: float) -> Graph:
         neighbour=torch.cat([graph.neighbour, own], dim=1),
         edge_vector=torch.cat([graph.edge_vector, far], dim=1),
     )
+
+
+def _kind(graph: Graph) -> str:
+    """Where sizes of blocks are concerned, a device is a CPU or like a GPU."""
+    return "cpu" if graph.edge_vector.device.type == "cpu" else "cuda"
 
 
 def _architecture(model: GraphACE) -> str:

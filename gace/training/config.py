@@ -134,7 +134,7 @@ class TrainingConfig(Closed):
     )
     learning_rate_unit: Literal["relative", "absolute"] = Field(
         default="relative",
-        description="relative: a share of each parameter's root mean square at the start; absolute: Adam's own",
+        description="relative: a share of each parameter's root mean square at the start; absolute: as it is",
     )
     schedule: Literal["cosine", "plateau", "constant"] = Field(
         default="cosine", description="how the learning rate falls"
