@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py --workload inf:3bpa --model 2L-medium --dtype float32 --json
     python benchmarks/speed.py --workload train:b5 --dtype float32
-    python benchmarks/speed.py --workload acc:300 --config examples.yaml --set training.learning_rate=0.01
+    python benchmarks/speed.py --workload acc:300 --config recipe.yaml --set training.learning_rate=0.1
 
 The workloads are described in ``workloads.py``, the clock in ``clock.py``, the training in ``learning.py``.
 Inference goes through the ASE calculator: energy and forces of moving atoms, the neighbour list searched anew
