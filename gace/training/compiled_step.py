@@ -10,14 +10,21 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from gace.potential.compilation import CompiledFunction
+from gace.errors import InputError
+from gace.potential.compilation import CompiledFunction, compiler_available
 from gace.potential.graph_ace import AtomicOutput, GraphACE
 from gace.structures.graph import Graph
-from gace.training.batches import Batch
+from gace.training.batches import Batch, Packed
+from gace.training.config import TrainConfig
 from gace.training.losses import Weights, loss_terms
+from gace.training.sampler import Sampler
 
 MAX_SHAPES = 8
 """Shapes of batches that are compiled; batches of further shapes are evaluated operation by operation."""
+
+
+COMPILE_FROM_STEPS, COMPILE_FROM_MINUTES = 10_000, 10
+"""Planned steps, and minutes if they are limited, from which compiling pays where nobody decided."""
 
 
 class Largest(NamedTuple):
@@ -105,6 +112,37 @@ class CompiledStep:
             return [terms.detach(), *filled]
 
         return step
+
+
+def compiled_step(
+    config: TrainConfig, model: GraphACE, train: Packed, sampler: Sampler, kind: Callable[..., Tensor]
+) -> CompiledStep | None:
+    """The compiled step where it is asked for, or pays: decided by the plan, never by the clock.
+
+    Raises:
+        InputError: asked for, and there is no compiler.
+    """
+    settings = config.training
+    if settings.compile is False:
+        return None
+    if not compiler_available():
+        if settings.compile is True:
+            raise InputError("training.compile needs a C++ compiler (c++, g++ or clang++) on the PATH")
+        return None
+    if settings.compile is None:
+        planned = settings.max_steps or settings.max_epochs * sampler.steps_per_epoch
+        short = planned < COMPILE_FROM_STEPS or (settings.max_minutes or math.inf) < COMPILE_FROM_MINUTES
+        if short or train.device.type != "cpu":
+            return None
+    largest = None
+    if not train.uniform:
+        batches = [one for epoch in range(4) for one in sampler.batches(epoch)]
+        largest = Largest(
+            max(int(train.sizes[one].sum()) for one in batches),
+            int(train.slots.max()),
+            max(len(one) for one in batches),
+        )
+    return CompiledStep(model, kind, complete=train.complete, largest=largest)
 
 
 class _Functional:

@@ -17,10 +17,10 @@ from gace.training.config import TrainConfig
 from gace.training.curve import Line, svg
 from gace.training.losses import Weights, loss_terms, penalty
 from gace.training.model import choose_cutoff, is_linear, make_model
+from gace.training.optimizer import make_optimizer
 from gace.training.prepare import check_writable, pack, read_data
 from gace.training.sampler import Sampler
 from gace.training.schedule import stage_weights
-from gace.training.trainer import make_optimizer
 
 LOWEST, HIGHEST, STEPS = 1e-4, 10.0, 120
 SMOOTHING = 0.85

@@ -13,16 +13,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gace.errors import InputError, TrainingDivergedError
-from gace.potential.compilation import compiler_available
+from gace.errors import TrainingDivergedError
 from gace.potential.graph_ace import GraphACE
 from gace.training import checkpoint as saved
 from gace.training.batches import Batch, Packed
-from gace.training.compiled_step import CompiledStep, Largest
+from gace.training.compiled_step import compiled_step
 from gace.training.config import TrainConfig
 from gace.training.divergence import blame
 from gace.training.losses import Weights, loss_terms, penalty
 from gace.training.metrics import MetricsFile
+from gace.training.optimizer import make_optimizer
 from gace.training.progress import ProgressBar
 from gace.training.sampler import Sampler
 from gace.training.schedule import Plateau, averaging_decay, learning_rate, stage_weights
@@ -33,12 +33,6 @@ Ending = Literal["completed", "early_stopping", "max_minutes", "interrupted"]
 # share of the training time that validation may take where the user leaves it open, and
 # the cost of validating a structure relative to training on it
 _VALIDATION_SHARE, _VALIDATION_COST = 0.05, 0.35
-
-SMALLEST_SIZE = 1e-3
-"""Size of parameters that start at zero, for relative learning rates."""
-
-COMPILE_FROM_STEPS, COMPILE_FROM_MINUTES = 10_000, 10
-"""Planned steps, and minutes if they are limited, from which compiling pays where nobody decided."""
 
 
 class Trainer:
@@ -88,7 +82,7 @@ class Trainer:
             self.total_epochs = max(1, round(self.settings.max_steps / self.steps_per_epoch))
         self.validate_every = self.settings.validate_every or self._validation_interval()
         self.score_weights = stage_weights(self.settings, 1.0, self.has_stress)
-        self.compiled = self._compiled_step()
+        self.compiled = compiled_step(config, model, train, self.sampler, self.penalty)
         self.step, self.rate, self.plateau = 0, 0.0, Plateau()
         self.best: dict[str, Tensor] = {}
         self._records: list[Tensor] = []
@@ -203,29 +197,6 @@ class Trainer:
         # naming the inputs spares the derivative by the bond vectors, which nobody asks for
         torch.autograd.backward(terms[0], inputs=self.parameters)
         return terms
-
-    def _compiled_step(self) -> CompiledStep | None:
-        """The compiled step where it is asked for, or pays: decided by the plan, never by the clock."""
-        wanted = self.settings.compile
-        if wanted is False:
-            return None
-        if not compiler_available():
-            if wanted is True:
-                raise InputError("training.compile needs a C++ compiler (c++, g++ or clang++) on the PATH")
-            return None
-        planned = self.total_epochs * self.steps_per_epoch
-        short = planned < COMPILE_FROM_STEPS or (self.settings.max_minutes or math.inf) < COMPILE_FROM_MINUTES
-        if wanted is None and (short or self.train.device.type != "cpu"):
-            return None
-        largest = None
-        if not self.train.uniform:
-            batches = [one for epoch in range(4) for one in self.sampler.batches(epoch)]
-            largest = Largest(
-                max(int(self.train.sizes[one].sum()) for one in batches),
-                int(self.train.slots.max()),
-                max(len(one) for one in batches),
-            )
-        return CompiledStep(self.model, self.penalty, complete=self.train.complete, largest=largest)
 
     def _present(self, weights: Weights) -> Weights:
         """Weights without the terms that no structure has a label for."""
@@ -342,28 +313,3 @@ class Trainer:
         }
         self.plateau = Plateau(**plateau)
         self._seconds_before, self._core_seconds_before = state["seconds"], state["core_seconds"]
-
-
-def make_optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam or AdamW in one fused kernel per group; a group's rate is the schedule's times its ``size``.
-
-    Where rates are relative, a parameter's size is its root mean square at the start, rounded to a
-    power of √2 so that groups are few. Wide and narrow products then learn at the same pace, as if
-    all parameters had been of order one with fixed factors (neural-tangent parametrisation).
-    """
-    settings = config.training
-    groups: dict[float, list[torch.nn.Parameter]] = {}
-    for one in parameters:
-        size = 1.0
-        if settings.learning_rate_unit == "relative" and one.numel():
-            mean_square = float(one.detach().double().square().mean())
-            size = 2.0 ** (round(math.log2(mean_square)) / 2) if mean_square > 1e-6 else SMALLEST_SIZE
-        groups.setdefault(size, []).append(one)
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        [{"params": members, "size": size} for size, members in groups.items()],
-        lr=settings.learning_rate or 0.0,  # set anew at every step
-        amsgrad=settings.amsgrad,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )

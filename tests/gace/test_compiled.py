@@ -12,7 +12,7 @@ from gace.errors import InputError
 from gace.potential import compiled
 from gace.potential.potential import Potential
 from gace.structures.io import Labels
-from gace.training import compiled_step, trainer
+from gace.training import compiled_step
 from gace.training.batches import Packed
 from gace.training.compiled_step import CompiledStep, Largest, pad
 from gace.training.losses import Weights, loss_terms, penalty
@@ -166,7 +166,7 @@ def test_training_says_that_it_needs_a_compiler(tmp_path, monkeypatch):
 
     atoms = molecule("CH4")
     write_structures(tmp_path / "a.xyz", [set_labels(atoms, -1.0, np.zeros((5, 3)), None)] * 2)
-    monkeypatch.setattr(trainer, "compiler_available", lambda: False)
+    monkeypatch.setattr(compiled_step, "compiler_available", lambda: False)
     config = {"data": {"train": str(tmp_path / "a.xyz")}, "training": {"compile": True}}
     with pytest.raises(InputError, match=r"training\.compile needs a C"):
         train(config, tmp_path / "run", progress=False)
