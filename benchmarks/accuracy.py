@@ -3,8 +3,8 @@
     python benchmarks/accuracy.py [NAME …] --out benchmarks/results/accuracy.md
 
 Every bundle under ``benchmarks/potentials`` is evaluated by the same function as ``gace evaluate``. The test
-of ``3bpa-300K`` is a *proxy* (``train_mixedT`` less what it shares with the training file): the published test
-files are not to be had here, so its errors do not compare with published ones.
+of ``3bpa-300K`` is a *proxy* (``train_mixedT`` less what it shares with the training file): the published
+test files are not to be had here, so its errors do not compare with published ones.
 """
 
 from __future__ import annotations
