@@ -3,7 +3,8 @@
     python benchmarks/ablation.py --steps 3000 --out benchmarks/results/ablation.md
 
 Trains on the first 50 geometries of rMD17 ethanol (the recipe for molecules, ``--steps`` steps) and
-reports the mean absolute errors on every fifth structure of ``test_01``. One seed each unless ``--seeds`` says more.
+reports the mean absolute errors on every fifth structure of ``test_01``. One seed each unless
+``--seeds`` says more.
 """
 
 from __future__ import annotations
