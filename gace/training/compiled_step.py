@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ class CompiledStep:
         self.constant = [name for name, one in model.named_parameters() if not one.requires_grad]
         self.constant += [name for name, _ in model.named_buffers()]
         self.compiled: dict[tuple[int, ...], CompiledFunction] = {}
-        self.seconds = 0.0
+        self.seconds, self.failed = 0.0, False
 
     def __call__(self, batch: Batch, weights: Weights) -> tuple[Tensor, list[Tensor]]:
         """Terms ``(4,)`` and one gradient per trainable parameter."""
@@ -82,13 +83,27 @@ class CompiledStep:
         found = self.compiled.get(key)
         if found is None:
             step = self._flat(weights)
-            if len(self.compiled) == MAX_SHAPES:
+            if len(self.compiled) < MAX_SHAPES and not self.failed:
+                found = self._make(key, step, arguments)
+            if found is None:
                 terms, *gradients = step(*arguments)
                 return terms, gradients
-            found = self.compiled[key] = CompiledFunction(step, arguments)
-            self.seconds += found.seconds
         terms, *gradients = found(*arguments)
         return terms, gradients
+
+    def _make(
+        self, key: tuple[int, ...], step: Callable[..., list[Tensor]], arguments: list[Tensor]
+    ) -> CompiledFunction | None:
+        """Code for one shape; None if the compiler fails, which does not end a training."""
+        try:
+            made = CompiledFunction(step, arguments)
+        except Exception as error:  # whatever the compiler says, there is a slower way
+            self.failed = True
+            warnings.warn(f"the step could not be compiled, going on without: {error}", stacklevel=2)
+            return None
+        self.compiled[key] = made
+        self.seconds += made.seconds
+        return made
 
     def _flat(self, present: Weights) -> Callable[..., list[Tensor]]:
         """The step as a function of tensors alone; weights that are zero now stay zero."""

@@ -90,6 +90,19 @@ def test_shapes_beyond_the_limit_are_not_compiled(make_model, mixed, monkeypatch
     torch.testing.assert_close(terms, loss_terms(model, batch, weights, kind, False).detach())
 
 
+def test_training_goes_on_where_the_compiler_fails(make_model, mixed, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("the lock could not be acquired")
+
+    monkeypatch.setattr(compiled_step, "CompiledFunction", fail)
+    model, weights, kind = make_model(**TINY), Weights(1.0, 10.0, 0.0), penalty("square", 0.01)
+    step = CompiledStep(model, kind, complete=mixed.complete, largest=Largest(24, 24, 3))
+    batch = mixed.batch(torch.tensor([0, 3]))
+    with pytest.warns(UserWarning, match="lock could not be acquired"):
+        terms, _ = step(batch, weights)
+    torch.testing.assert_close(terms, loss_terms(model, batch, weights, kind, False).detach())
+
+
 @needs_compiler
 def test_compiled_calculator_agrees_with_the_plain_one(make_model):
     atoms = bulk("C", cubic=True)
