@@ -23,6 +23,9 @@ ARCHITECTURE = "linear-ace"
 MAX_DEGREE = 8
 """Largest ``max_degree``."""
 
+CORE_REACH = 0.6
+"""Where the core repulsion ends, as a share of the sum of the covalent radii: below all bonds."""
+
 
 class BondFunctions(NamedTuple):
     """What each bond contributes to the atomic base."""
@@ -105,7 +108,7 @@ class LinearACE(nn.Module):
         self.register_buffer("stretch", torch.ones(n_elements, len(columns), dtype=torch.float64))
         self.coefficients = nn.Parameter(torch.zeros(n_elements, len(self.invariants), dtype=torch.float64))
         self.shift = nn.Parameter(torch.zeros(n_elements, dtype=torch.float64))
-        self.repulsion = CoreRepulsion(self.elements) if core_repulsion else None
+        self.repulsion = CoreRepulsion(self.elements, CORE_REACH) if core_repulsion else None
 
     def hyperparameters(self) -> dict[str, Any]:
         """Arguments that rebuild this architecture, and ``model: linear-ace``."""

@@ -9,33 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-TINY = {
-    "campaign": "tiny",
-    "seed": 3,
-    "system": {"structure": "copper.xyz"},
-    "reference": {"engine": "teacher", "calculator": "emt"},
-    "budget": {"labels": 12},
-    "initial": {"labels": 5, "teacher": {"calculator": "emt"}},
-    "generations": [{"labels": 4}],
-    "potential": {
-        "preset": "1L-small",
-        "cutoff": 3.5,
-        "overrides": {"channels": 4, "l_max": [1], "order": 2, "densities": 2, "radial_hidden": [8]},
-    },
-    "training": {"max_epochs": 10},
-    "committee": {"members": 2},
-    "exploration": {
-        "walkers": 2,
-        "steps": 60,
-        "sample_every": 6,
-        "rattle": 0.1,
-        "strain": 0.03,
-        "temperature": {"start": 600, "end": 900},
-        "gamma_max": None,
-    },
-    "exam": {"structures": 3, "criteria": {"drift_steps": 20, "bootstrap": 100}},
-    "cluster": {"workers": 2},
-}
+from gace_workflows.drill.rehearsal import REHEARSAL
+
+TINY = {**REHEARSAL, "campaign": "tiny", "seed": 3}
 """A crystal of four copper atoms, labelled by effective medium theory in milliseconds, stress included."""
 
 
