@@ -1,12 +1,20 @@
 """The drill: it tells processes apart, and in its short form the promises hold."""
 
 import json
+import os
 import subprocess
 import sys
+import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from gace_workflows.drill.victims import kind_of, processes_of
+from gace.randomness import generator
+from gace_workflows.drill import clock
+from gace_workflows.drill.faults import unreadable_scratch
+from gace_workflows.drill.rounds import TARGETS, Hunter
+from gace_workflows.drill.victims import kill, kind_of, processes_of
 
 
 @pytest.mark.parametrize(
@@ -42,6 +50,91 @@ def test_only_processes_of_the_folder_are_victims(tmp_path):
         for sleeper in sleepers:
             sleeper.kill()
             sleeper.wait()
+
+
+def test_children_of_victims_are_victims(tmp_path):
+    # the child itself names the folder nowhere
+    command = [
+        sys.executable,
+        "-c",
+        "import subprocess; subprocess.run(['sleep', '61'], cwd='/')",
+        str(tmp_path),
+    ]
+    parent = subprocess.Popen(command, cwd="/", env={})
+    try:
+        deadline = time.monotonic() + 30
+        while len(processes_of(tmp_path)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        found = processes_of(tmp_path)
+        assert [process.cmdline()[0] for process in found if process.pid != parent.pid] == ["sleep"]
+    finally:
+        for process in processes_of(tmp_path):
+            process.kill()
+        parent.wait()
+
+
+def test_a_kill_counts_when_the_process_is_dead(tmp_path):
+    sleeper = subprocess.Popen(["sleep", "60"], cwd=tmp_path)
+    process = processes_of(tmp_path)[0]
+    assert kill(process) == {"pid": sleeper.pid, "command": "sleep 60"}
+    assert not Path(f"/proc/{sleeper.pid}").exists()
+    assert kill(process) is None
+
+
+def test_kills_are_aimed_at_the_kinds_hit_least(tmp_path):
+    before = Counter({**dict.fromkeys(TARGETS, 7), "walker": 5})
+    hunter = Hunter(tmp_path, generator(1, "test"), before)
+    aims = Counter(hunter.aim() for _ in range(200))
+    # weights 1 against 11 times 1/16: 119 of 200 are expected, with a standard deviation of 7
+    assert aims["walker"] > 90
+
+
+def test_no_kind_is_left_out(tmp_path):
+    hunter = Hunter(tmp_path, generator(1, "test"), Counter())
+    for _ in range(150):
+        hunter.kills[hunter.aim()] += 1
+    assert min(hunter.kills[kind] for kind in TARGETS) >= 8
+
+
+def test_the_shifted_clock_follows_its_file(tmp_path):
+    (tmp_path / "offset").write_text("-1000000")
+    shim = Path(clock.__file__).with_name("shifted_clock")
+    done = subprocess.run(
+        [sys.executable, "-c", "import time; print(time.time(), time.time_ns())"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(shim), "GACE_DRILL_CLOCK": str(tmp_path / "offset")},
+    )
+    seconds, nanoseconds = map(float, done.stdout.split())
+    assert seconds == pytest.approx(time.time() - 1e6, abs=60)
+    assert nanoseconds == pytest.approx(seconds * 1e9, abs=60e9)
+
+
+def test_unreadable_scratch_is_told_and_survived(tmp_path):
+    assert unreadable_scratch(tmp_path / "no campaign is needed", tmp_path)
+
+
+@pytest.mark.parametrize(("shift", "restarts"), [(-3600.0, 1), (3600.0, 0)])
+def test_a_clock_set_back_restarts_the_daemon(monkeypatch, tmp_path, shift, restarts):
+    from gace_workflows.campaign import daemon
+    from gace_workflows.campaign.file import parse_campaign
+    from gace_workflows.campaign.folder import CampaignFolder
+    from gace_workflows.campaign.keeper import DaemonCare
+    from gace_workflows.drill.rehearsal import REHEARSAL
+
+    started = []
+    monkeypatch.setattr(daemon, "daemon_runs", lambda: True)
+    monkeypatch.setattr(daemon, "daemon_workers", lambda: 2)
+    monkeypatch.setattr(daemon, "stop_daemon", lambda folder: None)
+    monkeypatch.setattr(daemon, "repair", lambda folder, name: None)
+    monkeypatch.setattr(daemon, "start_daemon", lambda: started.append(True))
+    care = DaemonCare(CampaignFolder.at(tmp_path), parse_campaign(REHEARSAL))
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + shift)
+    care.look_after()
+    care.look_after()
+    assert len(started) == restarts
 
 
 @pytest.mark.slow

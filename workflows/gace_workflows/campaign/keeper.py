@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.5
 LOOK_AFTER_SECONDS = 10.0
 NO_WORKERS_SECONDS = 240.0
-"""How long the daemon may be without workers before it is started again, s."""
+"""How long the daemon may take to have its first worker before it is started again, s."""
+
+LOST_WORKERS_SECONDS = 30.0
+"""How long a daemon that had workers may be without any before it is started again, s."""
+
+CLOCK_SECONDS = 10.0
+"""By how much the machine's clock may be set back before the daemon is started again, s."""
 
 LOOPS = 3
 """Work chains submitted one after another when AiiDA's engine itself meets an exception."""
@@ -160,25 +166,36 @@ def daemon_of(folder: CampaignFolder) -> Iterator[None]:
 
 
 class DaemonCare:
-    """The campaign's AiiDA daemon, restarted when it, its broker or all of its workers are gone."""
+    """The campaign's AiiDA daemon, restarted when it, its broker or all of its workers are gone.
+
+    Also when the machine's clock was set back: AiiDA asks for its jobs when the clock says that it is time,
+    and would wait until the clock is again where it was.
+    """
 
     def __init__(self, folder: CampaignFolder, campaign: Campaign) -> None:
         self.folder = folder
         self.campaign = campaign
         self.seen = time.monotonic()
+        self.had_workers = False
+        self.clock = time.time() - time.monotonic()
 
     def look_after(self) -> bool:
         """Restart the daemon if it is gone; returns whether it was."""
-        if daemon.daemon_runs():
+        clock = time.time() - time.monotonic()
+        set_back = clock < self.clock - CLOCK_SECONDS
+        self.clock = max(clock, self.clock)
+        if daemon.daemon_runs() and not set_back:
             if daemon.daemon_workers():
                 self.seen = time.monotonic()
-            # workers that lost their broker never find the next one, and take a while to start
-            if time.monotonic() - self.seen < NO_WORKERS_SECONDS:
+                self.had_workers = True
+            # workers take a while to start, and those that lost their broker never find the next one
+            patience = LOST_WORKERS_SECONDS if self.had_workers else NO_WORKERS_SECONDS
+            if time.monotonic() - self.seen < patience:
                 return False
         daemon.stop_daemon(self.folder.path)
         daemon.repair(self.folder.path, self.campaign.campaign)
         daemon.start_daemon()
-        self.seen = time.monotonic()
+        self.seen, self.had_workers, self.clock = time.monotonic(), False, clock
         return True
 
 
@@ -207,7 +224,7 @@ def follow(chain: WorkChainNode, folder: CampaignFolder, care: ClusterCare, tell
             if care.look_after():
                 tell("the Dask cluster had died and was started again")
             if daemon_care.look_after():
-                tell("the AiiDA daemon had died and was started again")
+                tell("the AiiDA daemon had died or was out of time, and was started again")
         time.sleep(POLL_SECONDS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -21,11 +22,16 @@ from gace.cli import print_json
 @click.option(
     "--per-round", default=25, show_default=True, type=click.IntRange(min=1), help="Kills in a campaign."
 )
-@click.option("--pause", default=4.0, show_default=True, help="Mean seconds between two kills.")
+@click.option("--pause", default=3.0, show_default=True, help="Mean seconds between two kills.")
 @click.option("--timeout", default=3600.0, show_default=True, help="Seconds a campaign may take.")
 @click.option("--seed", default=3, show_default=True, help="Of the campaign and of the kills.")
 @click.option(
     "--dir", "folder", type=click.Path(path_type=Path), help="Where to work; default: a temporary folder."
+)
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Append every kill to this file, as JSON.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 def command(
@@ -35,17 +41,20 @@ def command(
     timeout: float,
     seed: int,
     folder: Path | None,
+    record: Path | None,
     as_json: bool,
 ) -> None:
     """Kill processes of rehearsal campaigns at random, resume, and compare with an undisturbed one."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="gace-drill-", dir=folder, ignore_cleanup_errors=True) as scratch:
-        found = drill(Path(scratch).resolve(), kills, per_round, pause, timeout, seed)
+        found = drill(Path(scratch).resolve(), kills, per_round, pause, timeout, seed, record)
     if as_json:
         print_json(found)
     else:
         click.echo("{kills} kills in {rounds} campaigns, {wall_seconds:.0f} s".format(**found))
+        for kind, count in found["by_kind"].items():
+            click.echo(f"  {kind:12s} {count:4d}")
         click.echo(f"same data every time: {'yes' if found['hash_equal'] else 'NO'}")
         click.echo(f"labels paid twice: {found['labels_paid_twice']}")
         for name, met in found["faults"].items():
@@ -55,25 +64,37 @@ def command(
 
 
 def drill(
-    folder: Path, kills: int, per_round: int, pause: float, timeout: float, seed: int
+    folder: Path,
+    kills: int,
+    per_round: int,
+    pause: float,
+    timeout: float,
+    seed: int,
+    record: Path | None = None,
 ) -> dict[str, Any]:
     """Carry out the drill; returns what it found.
 
     Returns:
-        ``kills`` (done), ``by_kind``, ``rounds``, ``hash_equal`` (of every round), ``labels_paid_twice``,
-        ``faults`` (name: met as it should), ``failures`` (rounds that did not end, why), ``wall_seconds``.
+        ``kills`` (done), ``by_kind`` (0 for a kind that was never met), ``rounds``, ``hash_equal`` (of every
+        round), ``labels_paid_twice``, ``faults`` (name: met as it should), ``failures`` (rounds that did not
+        end, why), ``wall_seconds``.
 
     Raises:
         DrillError: the undisturbed campaign failed.
     """
     from gace_workflows.drill.faults import FAULTS
     from gace_workflows.drill.rehearsal import undisturbed
-    from gace_workflows.drill.rounds import kill_through
+    from gace_workflows.drill.rounds import TARGETS, kill_through
 
     began = time.monotonic()
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
+
+    def note(blow: dict[str, Any]) -> None:
+        if record is not None:
+            with record.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"seconds": round(time.monotonic() - began, 1), **blow}) + "\n")
 
     tell("a rehearsal in peace")
     peaceful = undisturbed(folder / "peace", seed, timeout)
@@ -82,7 +103,9 @@ def drill(
     while done.total() < kills:
         number += 1
         most = min(per_round, kills - done.total())
-        outcome = kill_through(folder / f"round-{number}", seed, number, most, pause, timeout, tell)
+        outcome = kill_through(
+            folder / f"round-{number}", seed, number, most, pause, timeout, tell, note, done.copy()
+        )
         done += outcome.kills
         paid_twice += outcome.paid_twice
         hashes.append(outcome.dataset_hash)
@@ -99,7 +122,7 @@ def drill(
         tell(f"{name}: {'met' if faults[name] else 'NOT MET'}")
     return {
         "kills": done.total(),
-        "by_kind": dict(sorted(done.items())),
+        "by_kind": {kind: done[kind] for kind in TARGETS},
         "rounds": number,
         "hash_equal": bool(hashes) and all(one == peaceful["dataset_hash"] for one in hashes),
         "labels_paid_twice": paid_twice,

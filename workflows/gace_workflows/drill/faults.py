@@ -15,6 +15,7 @@ import yaml
 
 from gace.structures.identity import dataset_hash
 from gace.structures.io import read_structures, write_structures
+from gace_workflows.drill.clock import clock_jump
 
 FILE_LIMIT = 3000
 """Largest file that a process may write while the disk is "full", bytes."""
@@ -40,8 +41,7 @@ def corrupted_bundle(campaign: Path, scratch: Path) -> bool:
 
 def duplicate_submission(campaign: Path, scratch: Path) -> bool:
     """Whether a second campaign in the same folder is refused."""
-    command = [sys.executable, "-m", "gace.cli", "campaign", "run", str(campaign / "campaign.yaml")]
-    done = subprocess.run([*command, "--dir", str(campaign)], capture_output=True, text=True, check=False)
+    done = _gace("campaign", "run", campaign / "campaign.yaml", "--dir", campaign)
     return done.returncode == 2 and "resume" in done.stderr
 
 
@@ -73,14 +73,69 @@ def disk_full(campaign: Path, scratch: Path) -> bool:
         if _labels(file, scratch / store, limited=False):
             return False
         hashes.append(dataset_hash(read_structures(scratch / store / "labelled.xyz")))
-    listed = subprocess.run(
-        [sys.executable, "-m", "gace.cli", "labels", "list", str(scratch / "full"), "--json"],
+    listed = _gace("labels", "list", scratch / "full", "--json")
+    paid_twice = json.loads(listed.stdout.splitlines()[-1])["paid_twice"] if listed.stdout else 1
+    return hashes[0] == hashes[1] and paid_twice == 0
+
+
+def unreadable_scratch(campaign: Path, scratch: Path) -> bool:
+    """Whether an exploration whose scratch folder cannot be read says so, and finds the same once it can.
+
+    A folder is put where a finished walk's result should be read, then a file where the whole scratch folder
+    should be: neither can be read by anybody, root included.
+    """
+    from ase.build import bulk
+
+    write_structures(scratch / "copper.xyz", [bulk("Cu", "fcc", a=3.6, cubic=True)])
+    content = {
+        "teacher": {"calculator": "emt"},
+        "start": "copper.xyz",
+        "walkers": 2,
+        "steps": 20,
+        "sample_every": 5,
+        "rattle": 0.05,
+        "seed": 5,
+        "scratch": "walks",
+    }
+    file = scratch / "explore.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+    def explored(name: str) -> tuple[int, str]:
+        done = _gace("explore", file, "--out", scratch / name)
+        return done.returncode, done.stderr
+
+    def found(name: str) -> str:
+        return dataset_hash(read_structures(scratch / name / "candidates.xyz"))
+
+    if explored("first")[0]:
+        return False
+    result = next((scratch / "walks").glob("walk-*/result.json"))
+    result.unlink()
+    result.mkdir()
+    if not _refused(*explored("second"), result.name):
+        return False
+    (scratch / "walks").rename(scratch / "walks-aside")
+    (scratch / "walks").write_text("not a folder", encoding="utf-8")
+    if not _refused(*explored("third"), "walks"):
+        return False
+    (scratch / "walks").unlink()
+    return explored("fourth")[0] == 0 and found("fourth") == found("first")
+
+
+def _refused(code: int, output: str, name: str) -> bool:
+    """Whether a command ended with an error, without a traceback, that names the file."""
+    return code in (1, 2) and "Traceback" not in output and name in output
+
+
+def _gace(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a ``gace`` command."""
+    return subprocess.run(
+        [sys.executable, "-m", "gace.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    paid_twice = json.loads(listed.stdout.splitlines()[-1])["paid_twice"] if listed.stdout else 1
-    return hashes[0] == hashes[1] and paid_twice == 0
 
 
 def _labels(file: Path, out: Path, limited: bool) -> int:
@@ -104,5 +159,7 @@ FAULTS: dict[str, Callable[[Path, Path], bool]] = {
     "duplicate submission": duplicate_submission,
     "torn journal": torn_journal,
     "disk full": disk_full,
+    "unreadable scratch": unreadable_scratch,
+    "clock jump": clock_jump,
 }
 """Each takes a finished campaign's folder and an empty one; whether the fault was met as it should be."""

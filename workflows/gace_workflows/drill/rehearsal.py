@@ -18,6 +18,8 @@ REHEARSAL: dict[str, Any] = {
     "system": {"structure": "copper.xyz"},
     "reference": {"engine": "teacher", "calculator": "emt"},
     "budget": {"labels": 12},
+    # kills come faster here than any machine's: they must not be taken for a structure's own fault
+    "labelling": {"max_losses": 50},
     "initial": {"labels": 5, "teacher": {"calculator": "emt"}},
     "generations": [{"labels": 4}],
     "potential": {
@@ -59,17 +61,18 @@ def write_rehearsal(folder: Path, seed: int) -> Path:
     return file
 
 
-def start(output: IO[bytes], *arguments: object) -> subprocess.Popen[bytes]:
-    """Start ``gace campaign …`` in a session of its own."""
+def start(
+    output: IO[bytes], *arguments: object, environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``gace campaign …`` in a session of its own, with these variables besides the usual ones."""
     command = [sys.executable, "-m", "gace.cli", "campaign", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
         start_new_session=True,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
     )
 
 

@@ -7,19 +7,29 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
+
+import numpy as np
 
 from gace.randomness import generator
 from gace_workflows.drill.rehearsal import start, summary_of, write_rehearsal
-from gace_workflows.drill.victims import end_all, victims
+from gace_workflows.drill.victims import KINDS, end_all, kill, victims
 
 Tell = Callable[[str], None]
+Record = Callable[[dict[str, Any]], None]
 
 EVERYTHING = "everything"
 """All processes at once, as a machine does that loses its power."""
 
-EVERYTHING_SHARE = 0.05
-"""How often it is everything."""
+TARGETS = (*(name for name, _ in KINDS), EVERYTHING)
+"""What a kill may be aimed at."""
+
+LOOK_SECONDS = 0.25
+PATIENCE = 12.0
+"""How long a kill waits for a process of its kind; then it strikes whatever is there, s."""
+
+HESITATION = 1.0
+"""Longest time between the sight of a process and the blow, so that it is met at any point of its life, s."""
 
 RESUMES = 20
 """How often a campaign that ended with an error by itself is resumed before it counts as failed."""
@@ -37,8 +47,66 @@ class Round(NamedTuple):
     """Why it did not end; empty if it did."""
 
 
+class Hunter:
+    """Aims kills at one campaign: at every kind of process alike, at random points of its life."""
+
+    def __init__(self, campaign: Path, random: np.random.Generator, before: Counter[str]) -> None:
+        self.campaign = campaign
+        self.random = random
+        self.before = before
+        """Kills of earlier rounds by kind."""
+        self.kills: Counter[str] = Counter()
+
+    def aim(self) -> str:
+        """The kind to kill next, drawn in favour of those that were hit least."""
+        done = [self.before[kind] + self.kills[kind] for kind in TARGETS]
+        weight = np.array([0.25 ** (count - min(done)) for count in done])
+        return TARGETS[int(self.random.choice(len(TARGETS), p=weight / weight.sum()))]
+
+    def strike(self, ended: Callable[[float], bool]) -> dict[str, Any] | None:
+        """Wait for a process of the kind aimed at and kill it; else another's; None if nothing was killed.
+
+        Args:
+            ended: waits for the campaign's command so long and tells whether it has ended.
+        """
+        kind = self.aim()
+        deadline = time.monotonic() + PATIENCE
+        hesitation = float(self.random.uniform(0, HESITATION))
+        while time.monotonic() < deadline:
+            if ended(LOOK_SECONDS):
+                return None
+            if kind == EVERYTHING or kind in victims(self.campaign):
+                if ended(hesitation):
+                    return None
+                if (blow := self._kill(kind)) is not None:
+                    return blow
+        found = sorted(victims(self.campaign))
+        return self._kill(found[int(self.random.integers(len(found)))]) if found else None
+
+    def _kill(self, kind: str) -> dict[str, Any] | None:
+        """Kill one process of a kind; the kill counts when it is seen to be dead."""
+        if kind == EVERYTHING:
+            dead = end_all(self.campaign)
+            blow = {"kind": kind, "processes": dead} if dead else None
+        else:
+            found = sorted(victims(self.campaign).get(kind, []), key=lambda one: one.pid)
+            blow = kill(found[int(self.random.integers(len(found)))]) if found else None
+            blow = None if blow is None else {"kind": kind, **blow}
+        if blow is not None:
+            self.kills[kind] += 1
+        return blow
+
+
 def kill_through(
-    folder: Path, seed: int, number: int, most: int, pause: float, timeout: float, tell: Tell
+    folder: Path,
+    seed: int,
+    number: int,
+    most: int,
+    pause: float,
+    timeout: float,
+    tell: Tell,
+    record: Record = lambda blow: None,
+    before: Counter[str] | None = None,
 ) -> Round:
     """Carry a rehearsal to its end while its processes are killed.
 
@@ -50,33 +118,33 @@ def kill_through(
         pause: mean time between two kills, s.
         timeout: time after which the round has failed, s.
         tell: takes each line of progress.
+        record: takes each kill: kind, process number, command line.
+        before: kills of earlier rounds by kind; the kinds hit least are aimed at.
     """
     campaign = folder / "campaign"
     file = write_rehearsal(folder, seed)
-    kills: Counter[str] = Counter()
     random = generator(seed, "drill", number)
+    hunter = Hunter(campaign, random, before or Counter())
     deadline = time.monotonic() + timeout
     resumes = 0
     with (folder / "output").open("ab") as output:
         process = start(output, "run", file, "--dir", campaign)
         try:
             while time.monotonic() < deadline:
-                wait = float(random.exponential(pause)) if kills.total() < most else 5.0
-                if _ended(process, wait):
+                hunting = hunter.kills.total() < most
+                if _ended(process, float(random.exponential(pause)) if hunting else 2.0):
                     if (campaign / "summary.json").is_file():
-                        return _result(campaign, kills)
+                        return _result(campaign, hunter.kills)
                     if process.returncode and process.returncode > 0:
                         resumes += 1
                         if resumes > RESUMES:
-                            return Round(kills, None, 0, f"it failed: {_last_line(folder)}")
+                            return Round(hunter.kills, None, 0, f"it failed: {_last_line(folder)}")
                     process = _again(output, file, campaign)
                     continue
-                if kills.total() < most:
-                    kind = _kill_one(campaign, random.random(3).tolist())
-                    if kind is not None:
-                        kills[kind] += 1
-                        tell(f"round {number}: kill {kills.total()}, {kind}")
-            return Round(kills, None, 0, f"it did not end within {timeout:g} s")
+                if hunting and (blow := hunter.strike(lambda wait: _ended(process, wait))) is not None:  # noqa: B023
+                    record({"round": number, **blow})
+                    tell(f"round {number}: kill {hunter.kills.total()}, {blow['kind']}")
+            return Round(hunter.kills, None, 0, f"it did not end within {timeout:g} s")
         finally:
             end_all(campaign)
             if process.poll() is None:
@@ -102,25 +170,6 @@ def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-def _kill_one(campaign: Path, draws: list[float]) -> str | None:
-    """SIGKILL to a process drawn at random, the kind first; returns the kind."""
-    import psutil
-
-    if draws[0] < EVERYTHING_SHARE:
-        end_all(campaign)
-        return EVERYTHING
-    found = victims(campaign)
-    if not found:
-        return None
-    kind = sorted(found)[int(draws[1] * len(found))]
-    chosen = sorted(found[kind], key=lambda one: one.pid)
-    try:
-        chosen[int(draws[2] * len(chosen))].kill()
-    except psutil.NoSuchProcess:
-        return None
-    return kind
 
 
 def _last_line(folder: Path) -> str:

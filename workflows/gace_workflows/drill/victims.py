@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import psutil
@@ -43,18 +43,24 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     """
     import psutil
 
-    ours: dict[int, psutil.Process] = {}
+    everyone: dict[int, tuple[psutil.Process, int]] = {}
+    ours: set[int] = set()
     for process in psutil.process_iter():
         try:
-            words = [*process.cmdline(), process.cwd(), process.environ().get("AIIDA_PATH", "")]
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 continue
+            everyone[process.pid] = (process, process.ppid())
+            words = [*process.cmdline(), process.cwd(), process.environ().get("AIIDA_PATH", "")]
             if any(_below(word, folder) for word in words):
-                ours[process.pid] = process
-                ours |= {child.pid: child for child in process.children(recursive=True)}
+                ours.add(process.pid)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
             continue
-    return list(ours.values())
+    grew = True
+    while grew:
+        children = {pid for pid, (_, parent) in everyone.items() if parent in ours} - ours
+        ours |= children
+        grew = bool(children)
+    return [everyone[pid][0] for pid in sorted(ours)]
 
 
 def victims(folder: Path) -> dict[str, list[psutil.Process]]:
@@ -72,20 +78,48 @@ def victims(folder: Path) -> dict[str, list[psutil.Process]]:
     return dict(found)
 
 
-def end_all(folder: Path) -> None:
-    """SIGKILL to everything of a campaign, and again to what a supervisor still managed to start."""
+def kill(process: psutil.Process) -> dict[str, Any] | None:
+    """SIGKILL to one process.
+
+    Returns:
+        Its number and the end of its command line once it is seen to be dead; None: it was gone before.
+    """
     import psutil
 
+    try:
+        words = process.cmdline()
+        process.kill()
+        process.wait(10)
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return None
+    except psutil.TimeoutExpired:
+        # dead, but its parent has not fetched it yet
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            return None
+    return {"pid": process.pid, "command": " ".join(words)[-160:]}
+
+
+def end_all(folder: Path) -> int:
+    """SIGKILL to everything of a campaign, and again to what a supervisor still managed to start.
+
+    Returns:
+        How many processes that were.
+    """
+    import psutil
+
+    count = 0
     for _ in range(5):
         ours = processes_of(folder)
         if not ours:
-            return
+            break
         for process in ours:
             try:
                 process.kill()
+                count += 1
             except psutil.NoSuchProcess:
                 continue
         psutil.wait_procs(ours, timeout=5)
+    return count
 
 
 def _below(word: str, folder: Path) -> bool:
