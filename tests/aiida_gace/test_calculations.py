@@ -100,6 +100,17 @@ def test_configuration_of_the_registration(prepare, water, bundle):
     assert (str(parsed.bundle), str(parsed.exam.structures)) == ("potential", "exam.xyz")
 
 
+def test_configuration_of_the_review(prepare, water, bundle):
+    from aiida_gace.data.dataset import DatasetData
+    from aiida_gace.data.potential import PotentialData
+    from gace.config import parse_config
+    from gace_platform.labelling.review import ReviewConfig
+
+    _, config, _ = prepare("review", {}, structures=DatasetData(water), potential=PotentialData(tree=bundle))
+    parsed = parse_config(config, ReviewConfig)
+    assert (str(parsed.structures), parsed.potential) == ("labelled.xyz", "potential")
+
+
 def test_configuration_of_the_selection(prepare, water, bundle):
     from aiida_gace.data.dataset import DatasetData
     from aiida_gace.data.potential import PotentialData

@@ -4,7 +4,7 @@ import pytest
 
 pytestmark = pytest.mark.aiida
 
-NAMES = ["committee", "explore", "label", "register", "select"]
+NAMES = ["committee", "explore", "label", "register", "review", "select"]
 
 
 @pytest.mark.parametrize("name", NAMES)

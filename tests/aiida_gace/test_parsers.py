@@ -6,7 +6,7 @@ import pytest
 
 pytestmark = pytest.mark.aiida
 
-KINDS = ["committee", "explore", "label", "register", "select"]
+KINDS = ["committee", "explore", "label", "register", "review", "select"]
 DONE = {"exit_code": "0\n", "summary.out": '{"ok": true}\n', "progress.err": ""}
 
 
@@ -163,6 +163,16 @@ def test_label_with_every_structure_quarantined_has_only_verdicts(parse, tmp_pat
     outputs, status = parse("label", {**DONE, "labels.json": {"structures": []}}, tmp_path)
     assert status == 0
     assert "labelled" not in outputs
+
+
+def test_review_without_suspects_named(parse):
+    assert parse("review", {**DONE, "review.json": {"labels": 3}})[1] == 303
+
+
+def test_review_leaves_suspects(parse):
+    outputs, status = parse("review", {**DONE, "review.json": {"suspects": {"k": "other units?"}}})
+    assert status == 0
+    assert outputs["suspects"].get_dict() == {"k": "other units?"}
 
 
 def test_registry_refused(parse):

@@ -26,3 +26,17 @@ def test_the_gate_names_what_it_objects_to(changes, reason):
         Atoms("Ar2", [[0, 0, 0], [4, 0, 0]]), **label, limits=QualityGate(), isolated={"Ar": 0.0}
     )
     assert found is None if reason is None else reason in found
+
+
+def twisted(pbc):
+    """Forces that cancel in the sum and still turn two atoms about each other."""
+    atoms = Atoms("Ar2", [[0, 0, 0], [4, 0, 0]], cell=[20, 20, 20], pbc=pbc)
+    return objection(atoms, -1.0, np.array([[0, 1.0, 0], [0, -1.0, 0]]), None, QualityGate())
+
+
+def test_forces_that_turn_a_molecule_are_refused():
+    assert "net torque of 2.000 eV/Å" in twisted(False)
+
+
+def test_a_periodic_cell_may_feel_a_torque():
+    assert twisted(True) is None

@@ -154,6 +154,8 @@ class ActiveLearningWorkChain(StepwiseWorkChain):
         if not self.ctx.turn and "exam_request" in self.ctx:
             structures = datasets.together(structures, self.ctx.exam_request)
         inputs = recipes.labelling_inputs(self.campaign)
+        if "potential" in self.ctx:
+            inputs["potential"] = self.ctx.potential
         config = recipes.labelling(self.campaign, self.places)
         return self.start_step("label", LabelWorkChain, config=config, structures=structures, **inputs)
 

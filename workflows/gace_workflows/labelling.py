@@ -9,7 +9,10 @@ from aiida.engine import ExitCode, ToContext, WorkChain, append_, calcfunction, 
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_gace.calculations.label import LabelCalculation
+from aiida_gace.calculations.review import ReviewCalculation
+from aiida_gace.computers import job_options, label_code, label_resources
 from aiida_gace.data.dataset import DatasetData
+from aiida_gace.data.potential import PotentialData
 from gace.config import parse_config
 from gace_platform.labelling.config import LabelConfig
 from gace_platform.labelling.engines.base import THROUGH_AIIDA, make_engine
@@ -43,13 +46,23 @@ def join_atoms(**isolated: DatasetData) -> DatasetData:
 
 
 @calcfunction
-def join_verdicts(**verdicts: orm.Dict) -> orm.Dict:
-    """The verdict tables of all batches as one, ordered by label key."""
+def join_verdicts(suspects: orm.Dict, **verdicts: orm.Dict) -> orm.Dict:
+    """The verdict tables of all batches as one, ordered by label key; suspects are quarantined in it."""
     rows = [row for name in sorted(verdicts) for row in verdicts[name].get_dict().get("structures", [])]
     atoms: dict[str, t.Any] = {}
     for name in sorted(verdicts):
         atoms.update(verdicts[name].get_dict().get("isolated_atoms", {}))
+    for row in rows:
+        if (reason := suspects.get_dict().get(row["key"])) is not None:
+            row.update(verdict="quarantined", reason=f"audit: {reason}")
     return orm.Dict({"structures": sorted(rows, key=lambda row: row["key"]), "isolated_atoms": atoms})
+
+
+@calcfunction
+def without_suspects(labelled: DatasetData, suspects: orm.Dict) -> DatasetData:
+    """The labels that nothing speaks against."""
+    known = suspects.get_dict()
+    return DatasetData([one for one in labelled.get_structures() if one.info.get("label_key") not in known])
 
 
 class LabelWorkChain(WorkChain):
@@ -58,6 +71,9 @@ class LabelWorkChain(WorkChain):
     The structures are dealt out to batches of the ``gace.label`` job, at most ``max_in_flight`` at a
     time. The label store on disk knows what is paid for, so a batch that was lost is submitted again
     and continues where it was.
+
+    The labels that the quality gate accepted are then compared with what ``potential`` (else the teacher of
+    the exploration) expects of them; suspects go into the store's quarantine (``quality.audit``).
     """
 
     @classmethod
@@ -72,6 +88,12 @@ class LabelWorkChain(WorkChain):
         spec.input(
             "batch_size", valid_type=orm.Int, required=False, help="Structures per job; else an even share."
         )
+        spec.input(
+            "potential",
+            valid_type=PotentialData,
+            required=False,
+            help="Committee to compare the labels with; it must not have been trained on them.",
+        )
         spec.input("max_in_flight", valid_type=orm.Int, default=lambda: orm.Int(2), help="Jobs at a time.")
         spec.outline(
             cls.split_into_batches,
@@ -80,6 +102,8 @@ class LabelWorkChain(WorkChain):
                 cls.submit_batches,
                 cls.note_verdicts,
             ),
+            cls.gather_labels,
+            while_(cls.review_is_due)(cls.submit_review),
             cls.collect,
         )
         spec.output(
@@ -152,7 +176,8 @@ class LabelWorkChain(WorkChain):
         for name in self.ctx.pending[: self.inputs.max_in_flight.value]:
             builder = (ReferenceBatchWorkChain if self.through_aiida else LabelCalculation).get_builder()
             if not self.through_aiida:
-                builder.code = self.inputs.code
+                builder.code = label_code(self.inputs.code)
+                builder.metadata.options = {"resources": label_resources(), **job_options()}
             builder.config = self.batch_config()
             builder.structures = self.ctx.batches[name]
             builder.metadata.label = f"{self.node.label}: {name}" if self.node.label else name
@@ -172,20 +197,60 @@ class LabelWorkChain(WorkChain):
             self.ctx.pending.remove(name)
         return None
 
-    def collect(self) -> ExitCode | None:
-        """Put the batches together."""
+    def gather_labels(self) -> None:
+        """Put the accepted labels of the batches together."""
         jobs = {name: tries[-1] for name, tries in self.ctx.tries.items()}
-        self.out("verdicts", join_verdicts(**{name: job.outputs.verdicts for name, job in jobs.items()}))
+        accepted = {name: job.outputs.labelled for name, job in jobs.items() if "labelled" in job.outputs}
+        if accepted:
+            self.ctx.labelled = join(**accepted)
+
+    def review_is_due(self) -> bool:
+        """Whether the accepted labels are still to be compared with what is expected of them."""
+        config = parse_config(self.inputs.config.get_dict(), LabelConfig)
+        wanted = config.quality.audit and "labelled" in self.ctx
+        return wanted and wants_another_try(self.ctx.get("reviews"))
+
+    def submit_review(self) -> ToContext:
+        """Compare the labels with what the potential, or the teacher, expects."""
+        builder = ReviewCalculation.get_builder()
+        builder.code = self.inputs.code
+        builder.config = orm.Dict({})
+        builder.structures = self.ctx.labelled
+        if "potential" in self.inputs:
+            builder.potential = self.inputs.potential
+        builder.metadata.label = f"{self.node.label}: audit" if self.node.label else "audit"
+        return ToContext(reviews=append_(self.submit(builder)))
+
+    def collect(self) -> ExitCode | None:
+        """Put the batches together, less what the audit suspects."""
+        suspects = orm.Dict({})
+        if "reviews" in self.ctx:
+            failed = verdict(self.ctx.reviews, "the audit", self.exit_codes.ERROR_BATCH_FAILED)
+            if failed is not None:
+                return failed
+            suspects = self.ctx.reviews[-1].outputs.suspects
+            self.quarantine(suspects.get_dict())
+        jobs = {name: tries[-1] for name, tries in self.ctx.tries.items()}
+        tables = {name: job.outputs.verdicts for name, job in jobs.items()}
+        self.out("verdicts", join_verdicts(suspects, **tables))
         atoms = {
             name: job.outputs.isolated_atoms for name, job in jobs.items() if "isolated_atoms" in job.outputs
         }
         if atoms:
             self.out("isolated_atoms", join_atoms(**atoms))
-        labelled = {name: job.outputs.labelled for name, job in jobs.items() if "labelled" in job.outputs}
-        if not labelled:
+        if "labelled" not in self.ctx or len(self.ctx.labelled) == len(suspects.get_dict()):
             return self.exit_codes.ERROR_NO_LABEL.format(count=len(self.inputs.structures))
-        self.out("labelled", join(**labelled))
+        labelled = self.ctx.labelled
+        self.out("labelled", without_suspects(labelled, suspects) if suspects.get_dict() else labelled)
         return None
+
+    def quarantine(self, suspects: dict[str, str]) -> None:
+        """Have the label store remember the suspects, so that nobody is handed them."""
+        store = LabelStore(parse_config(self.inputs.config.get_dict(), LabelConfig).store)
+        for key, reason in suspects.items():
+            self.report(f"{key}: audit: {reason}")
+            if store.suspicion(key) is None:
+                store.suspect(key, f"audit: {reason}")
 
 
 __all__ = ["LabelWorkChain"]

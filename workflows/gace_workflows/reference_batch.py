@@ -176,7 +176,7 @@ class ReferenceBatchWorkChain(WorkChain):
 
     def submitted_before(self, label: str) -> orm.ProcessNode | None:
         """The calculation of this attempt, if it was submitted already and has not failed elsewhere."""
-        query = orm.QueryBuilder().append(orm.WorkChainNode, filters={"label": label})
+        query = orm.QueryBuilder().append(orm.ProcessNode, filters={"label": label})
         for node in query.all(flat=True):
             ours = node.caller is not None and node.caller.uuid == self.uuid
             if ours or node.is_finished_ok or not node.is_terminated:

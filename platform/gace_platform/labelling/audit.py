@@ -25,6 +25,16 @@ NORMAL = 1.4826
 SMALLEST_FORCE = 0.1
 """Predicted forces (root mean square, eV/Å) below which their ratio to the label's says nothing."""
 
+SMALLEST_CORRELATION = 0.7
+"""Correlation of a label's forces with the predicted ones below which their ratio says nothing: a change of
+units or sign keeps it, a potential that does not know the structure loses it."""
+
+USUAL_SCATTER = 0.4
+"""Scatter of the logarithm of a structure's force error among structures of a campaign's batch."""
+
+USUAL_WEIGHT = 20
+"""How many labels that expectation counts for."""
+
 SMALLEST_GROUP = 8
 """Structures of one composition from which the median of the energy residuals is taken."""
 
@@ -74,11 +84,11 @@ def audit(
     reasons: list[str | None] = []
     energies = energy_deviations(structures, predictions)
     errors = force_deviations(structures, predictions)
-    twins = contradicted(structures, limits.duplicate)
+    twins = contradicted(structures, limits.duplicate, energies)
     for number, (atoms, expected) in enumerate(zip(structures, predictions, strict=True)):
         reasons.append(
             _ratio_of_forces(atoms, expected, limits)
-            or _sign_of_stress(atoms, expected)
+            or _ratio_of_stress(atoms, expected)
             or _far("energy", energies[number], limits.energy)
             or _far("force error", errors[number], limits.forces)
             or twins.get(number)
@@ -127,12 +137,25 @@ def force_deviations(structures: Sequence[Atoms], predictions: Sequence[Predicti
     typical = max(float(np.nanmedian(error)), 1e-9)
     logarithm = np.log(np.maximum(error, 1e-12) / np.hypot(expectation, typical))
     logarithm -= np.nanmedian(logarithm)
-    # errors of a good committee scatter by a tenth at least: closer ones are a small sample's
-    return logarithm / max(NORMAL * _median_size(logarithm), 0.1)
+    # a few labels may lie close together by chance: their scatter is averaged with what is usual
+    count, scatter = len(logarithm), NORMAL * _median_size(logarithm)
+    width = np.sqrt((count * scatter**2 + USUAL_WEIGHT * USUAL_SCATTER**2) / (count + USUAL_WEIGHT))
+    return logarithm / width
 
 
-def contradicted(structures: Sequence[Atoms], tolerance: float) -> dict[int, str]:
-    """Structures whose twin (by rotation, translation, reflection, or order of atoms) has another label."""
+def contradicted(
+    structures: Sequence[Atoms], tolerance: float, deviations: Array | None = None
+) -> dict[int, str]:
+    """Structures whose twin (by rotation, translation, reflection, or order of atoms) has another label.
+
+    Of two that contradict each other the one that departs far more from its expectation is accused, both
+    where that does not tell.
+
+    Args:
+        structures: labelled.
+        tolerance: of the difference of two labels, eV/atom.
+        deviations: of each energy from its expectation (see :func:`energy_deviations`).
+    """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for number, atoms in enumerate(structures):
         groups[_fingerprint(atoms)].append(number)
@@ -143,19 +166,26 @@ def contradicted(structures: Sequence[Atoms], tolerance: float) -> dict[int, str
             if energies[0] is None or energies[1] is None:
                 continue
             gap = abs(energies[0] - energies[1]) / len(structures[first])
-            if gap > tolerance:
-                text = f"its twin has another label: {1000 * gap:.1f} meV/atom apart"
-                found.setdefault(first, text)
-                found.setdefault(second, text)
+            if gap <= tolerance or not _same_distances(structures[first], structures[second]):
+                continue
+            for accused, other in ((first, second), (second, first)):
+                innocent = deviations is not None and 3 * deviations[accused] < deviations[other]
+                if not innocent:
+                    text = f"its twin has another label: {1000 * gap:.1f} meV/atom apart"
+                    found.setdefault(accused, text)
     return found
 
 
 def _ratio_of_forces(atoms: Atoms, expected: Prediction, limits: Limits) -> str | None:
+    """Forces that are the expected ones but for a factor: another unit or the wrong sign."""
     forces = labels_of(atoms).forces
-    size = float(np.mean(np.square(expected.forces)))
-    if forces is None or size < SMALLEST_FORCE**2:
+    size = float(np.sum(np.square(expected.forces)))
+    if forces is None or size < 3 * len(atoms) * SMALLEST_FORCE**2:
         return None
-    slope = float(np.sum(forces * expected.forces) / np.sum(np.square(expected.forces)))
+    product = float(np.sum(forces * expected.forces))
+    if abs(product) < SMALLEST_CORRELATION * np.sqrt(size * np.sum(np.square(forces))):
+        return None
+    slope = product / size
     if slope < -limits.ratio[0]:
         return f"forces have the opposite sign of the expected ones (slope {slope:.2f})"
     if not limits.ratio[0] < slope < limits.ratio[1]:
@@ -163,15 +193,22 @@ def _ratio_of_forces(atoms: Atoms, expected: Prediction, limits: Limits) -> str 
     return None
 
 
-def _sign_of_stress(atoms: Atoms, expected: Prediction) -> str | None:
+def _ratio_of_stress(atoms: Atoms, expected: Prediction) -> str | None:
     stress = labels_of(atoms).stress
     if stress is None or expected.stress is None:
         return None
     size = float(np.sum(np.square(expected.stress)))
-    slope = float(np.sum(stress * expected.stress)) / max(size, 1e-20)
     # 0.005 eV/Å³ is 0.8 GPa: below it the stress is too small to tell its sign
-    if np.sqrt(size / 9) > 0.005 and slope < -0.6:
+    if np.sqrt(size / 9) < 0.005:
+        return None
+    product = float(np.sum(stress * expected.stress))
+    if abs(product) < SMALLEST_CORRELATION * np.sqrt(size * np.sum(np.square(stress))):
+        return None
+    slope = product / size
+    if slope < 0:
         return f"the stress has the opposite sign of the expected one (slope {slope:.2f})"
+    if not 0.2 < slope < 5:
+        return f"the stress is {slope:.3g} times the expected one: other units?"
     return None
 
 
@@ -200,6 +237,18 @@ def _fingerprint(atoms: Atoms) -> tuple[object, ...]:
         *(round(moment / total, 4) for moment in moments),
         *state,
     )
+
+
+def _same_distances(first: Atoms, second: Atoms) -> bool:
+    """Whether two structures of one composition have the same distances between atoms of the same kinds."""
+    profiles = []
+    for atoms in (first, second):
+        upper = np.triu_indices(len(atoms), 1)
+        lengths = atoms.get_all_distances(mic=bool(atoms.pbc.any()))[upper]
+        kinds = np.sort(np.stack([atoms.numbers[upper[0]], atoms.numbers[upper[1]]]), axis=0)
+        profiles.append(lengths[np.lexsort((lengths, kinds[0], kinds[1]))])
+    # the fingerprint rounds at 10⁻⁴ Å; two geometries closer than this differ by no label worth naming
+    return bool(np.abs(profiles[0] - profiles[1]).max(initial=0.0) < 1e-3)
 
 
 def _median_size(values: Array) -> float:

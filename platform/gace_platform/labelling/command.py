@@ -90,6 +90,24 @@ def isolated(config: Path, out: Path, overrides: tuple[str, ...], as_json: bool)
             click.echo(f"{symbol:2s} {energy:18.8f} eV")
 
 
+@command.command("review")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for review.json.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON summary as the last line.")
+def review(config: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Compare fresh labels with what a potential (or the teacher) expects, as campaigns do."""
+    from gace_platform.labelling.review import load_review_config, run_review
+
+    result = run_review(load_review_config(config, overrides), out)
+    if as_json:
+        print_json(result)
+        return
+    for key, why in result["suspects"].items():
+        click.echo(f"{key}  {why}")
+    click.echo(f"{len(result['suspects'])} suspects among {result['labels']} labels")
+
+
 def _show(verdict: Any, done: int, total: int) -> None:
     """One line of progress on standard error."""
     price = "reused" if verdict.reused else f"{verdict.record.core_seconds:.1f} core s"

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gace.config import Closed, load_config
 from gace_platform.labelling.references import (
+    CP2KReference,
     PySCFReference,
     QuantumEspressoReference,
     Reference,
@@ -17,6 +18,7 @@ from gace_platform.labelling.references import (
 )
 
 __all__ = [
+    "CP2KReference",
     "LabelConfig",
     "PySCFReference",
     "QualityGate",
@@ -35,11 +37,16 @@ class QualityGate(Closed):
     """Largest force on one atom, eV/Å."""
     max_net_force: float = Field(default=0.1, gt=0)
     """Largest component of the sum of all forces, eV/Å: more means an integration grid that is too coarse."""
+    max_net_torque: float = Field(default=0.1, gt=0)
+    """Largest component of the torque over the radius of gyration, eV/Å; structures without periodicity."""
     max_stress: float = Field(default=2.0, gt=0)
     """Largest stress component, eV/Å³ (1 eV/Å³ = 160 GPa)."""
     spot_check: int | None = Field(default=None, ge=1)
     """Check the forces of one label of this many against a finite difference of the energy (two calculations
     more); None: of none. Engines run by AiiDA are not spot-checked."""
+    audit: bool = True
+    """In a campaign: compare the labels of each batch with what the present committee (in generation 0 the
+    teacher) expects of them; a suspect is quarantined."""
     max_binding_energy: float = Field(default=20.0, gt=0)
     """Largest |energy - isolated atoms| per atom, eV; checked when ``isolated_atoms`` is true."""
 

@@ -47,6 +47,10 @@ def objection(
     net = float(np.abs(forces.sum(axis=0)).max())
     if net > limits.max_net_force:
         return f"a net force of {net:.3f} eV/Å exceeds max_net_force {limits.max_net_force:g}: finer grid?"
+    if not atoms.pbc.any() and len(atoms) > 1 and (turn := torque(atoms, forces)) > limits.max_net_torque:
+        return (
+            f"a net torque of {turn:.3f} eV/Å exceeds max_net_torque {limits.max_net_torque:g}: finer grid?"
+        )
     if stress is not None and float(np.abs(stress).max()) > limits.max_stress:
         return f"a stress of {float(np.abs(stress).max()):.3f} eV/Å³ exceeds max_stress {limits.max_stress:g}"
     symbols = atoms.get_chemical_symbols()
@@ -55,6 +59,17 @@ def objection(
         if abs(binding) > limits.max_binding_energy:
             return f"a binding energy of {binding:.1f} eV/atom exceeds {limits.max_binding_energy:g}"
     return None
+
+
+def torque(atoms: Atoms, forces: NDArray[np.float64]) -> float:
+    """Largest component of the torque over the radius of gyration, eV/Å: zero for an isolated molecule.
+
+    A molecule may be turned at no cost, so the exact forces exert none; in a periodic cell they do. The net
+    force, which has a limit of its own, is taken out first.
+    """
+    arms = atoms.positions - atoms.positions.mean(axis=0)
+    radius = max(float(np.sqrt(np.mean(np.sum(np.square(arms), axis=1)))), 1e-3)
+    return float(np.abs(np.cross(arms, forces - forces.mean(axis=0)).sum(axis=0)).max()) / radius
 
 
 def disproof(evidence: Mapping[str, Any]) -> str | None:

@@ -111,8 +111,53 @@ class QuantumEspressoReference(Closed):
     """MPI processes of one calculation."""
 
 
+class CP2KReference(Closed):
+    """Gaussians and plane waves (GPW) with pseudopotentials by CP2K, run by AiiDA through aiida-cp2k."""
+
+    engine: Literal["cp2k"]
+    functional: Literal["PBE", "revPBE", "PBEsol", "BLYP", "PADE"] = "PBE"
+    """Exchange and correlation; ``PADE`` is the local density approximation."""
+    basis: str | dict[str, str] = "DZVP-MOLOPT-SR-GTH"
+    """Name of the basis set, for all elements or by element."""
+    basis_file: str = "BASIS_MOLOPT"
+    """File of basis sets in CP2K's data folder."""
+    potential: str | dict[str, str] | None = None
+    """Name of the pseudopotential, for all elements or by element; None: that made for the functional."""
+    potential_file: str = "GTH_POTENTIALS"
+    """File of pseudopotentials in CP2K's data folder."""
+    data_folder: Path | None = None
+    """CP2K's data folder; None: ``$CP2K_DATA_DIR``, else where Debian's package has it."""
+    executable: str = "cp2k"
+    """The program, a name on the PATH or a path."""
+    cutoff: float = Field(default=300.0, gt=0)
+    """Cutoff of the finest grid, Ry."""
+    rel_cutoff: float = Field(default=50.0, gt=0)
+    """Cutoff of the grid that a Gaussian of exponent 1 is mapped onto, Ry."""
+    kpoints_distance: float | None = Field(default=None, gt=0)
+    """Largest distance between k-points, 1/Å; None: the Γ point alone, for large cells."""
+    smearing: float | None = Field(default=None, gt=0)
+    """Electronic temperature of a Fermi–Dirac smearing, K; None: fixed occupations, for insulators."""
+    eps_scf: float = Field(default=1e-7, gt=0, le=1e-4)
+    """Residual at which the self-consistent field counts as converged."""
+    eps_default: float = Field(default=1e-12, gt=0, le=1e-8)
+    """Accuracy of all integrals and grids, as CP2K counts."""
+    max_cycle: int = Field(default=60, ge=1)
+    """Cycles of the first attempt; remedies may use more."""
+    charge: int = 0
+    """Total charge (e) of structures that do not state their own."""
+    magnetisation: dict[str, float] | None = None
+    """Starting moment by element, Bohr magnetons; given: the calculation is spin-polarised."""
+    dispersion: Literal["DFTD3", "DFTD3(BJ)"] | None = None
+    """Dispersion correction, by CP2K's name."""
+    isolated_box: float = Field(default=10.0, gt=4)
+    """Edge of the cubic cell around an isolated atom, Å."""
+    processes: int = Field(default=1, ge=1)
+    """MPI processes of one calculation."""
+
+
 Reference = Annotated[
-    PySCFReference | TeacherReference | QuantumEspressoReference, Field(discriminator="engine")
+    PySCFReference | TeacherReference | QuantumEspressoReference | CP2KReference,
+    Field(discriminator="engine"),
 ]
 
 
@@ -121,4 +166,7 @@ def located(reference: Reference, folder: Path) -> Reference:
     if isinstance(reference, QuantumEspressoReference) and reference.pseudopotential_folder is not None:
         path = (folder / reference.pseudopotential_folder.expanduser()).resolve()
         return reference.model_copy(update={"pseudopotential_folder": path})
+    if isinstance(reference, CP2KReference) and reference.data_folder is not None:
+        path = (folder / reference.data_folder.expanduser()).resolve()
+        return reference.model_copy(update={"data_folder": path})
     return reference

@@ -56,11 +56,15 @@ def make_adapter(reference: Reference) -> Adapter:
         from aiida_gace.adapters.quantum_espresso import QuantumEspressoAdapter
 
         return QuantumEspressoAdapter(reference)
+    if reference.engine == "cp2k":
+        from aiida_gace.adapters.cp2k import CP2KAdapter
+
+        return CP2KAdapter(reference)
     raise InputError(f"the engine {reference.engine} is not run through a plug-in of AiiDA")
 
 
 def local_code(executable: str, plugin: str, prepend_text: str) -> InstalledCode:
-    """A program of this machine as an AiiDA code of the loaded profile; made at the first call.
+    """A program as an AiiDA code on the computer for labelling jobs; made at the first call.
 
     Args:
         executable: absolute path.
@@ -69,19 +73,23 @@ def local_code(executable: str, plugin: str, prepend_text: str) -> InstalledCode
     """
     from aiida import orm
 
+    from aiida_gace.computers import jobs_computer
+
+    computer = jobs_computer()
     filters = {
         "attributes.filepath_executable": executable,
         "attributes.input_plugin": plugin,
         "attributes.prepend_text": prepend_text,
     }
-    found = orm.QueryBuilder().append(orm.InstalledCode, filters=filters).first(flat=True)
+    query = orm.QueryBuilder().append(orm.Computer, filters={"uuid": computer.uuid}, tag="computer")
+    found = query.append(orm.InstalledCode, filters=filters, with_computer="computer").first(flat=True)
     if found is not None:
         return t.cast("InstalledCode", found)
     label = executable.rpartition("/")[2]
     count = orm.QueryBuilder().append(orm.InstalledCode, filters={"label": {"like": f"{label}%"}}).count()
     return orm.InstalledCode(
         label=label if not count else f"{label}-{count + 1}",
-        computer=orm.load_computer("localhost"),
+        computer=computer,
         filepath_executable=executable,
         default_calc_job_plugin=plugin,
         with_mpi=None,

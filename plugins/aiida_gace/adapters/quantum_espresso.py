@@ -12,6 +12,7 @@ import numpy as np
 from ase.units import GPa, Ry
 
 from aiida_gace.adapters.base import Outcome, local_code, tail, text_of
+from aiida_gace.computers import job_options
 from gace_platform.labelling.config import QuantumEspressoReference
 from gace_platform.labelling.engines.base import Label
 from gace_platform.labelling.engines.quantum_espresso import (
@@ -78,6 +79,7 @@ class QuantumEspressoAdapter:
                 },
                 "withmpi": reference.processes > 1,
                 "max_wallclock_seconds": int(time_limit or DAY),
+                **job_options(time_limit),
             },
         )
         if alone:

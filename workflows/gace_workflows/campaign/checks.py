@@ -15,6 +15,7 @@ from gace.structures.io import read_structures
 from gace_workflows import recipes
 from gace_workflows.campaign.file import Campaign
 from gace_workflows.campaign.folder import CampaignFolder
+from gace_workflows.campaign.services import check_services
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -55,6 +56,7 @@ def check_campaign(campaign: Campaign, folder: CampaignFolder) -> list[Atoms]:
     check_reference(campaign, structures)
     check_writable(folder.path)
     check_port(campaign)
+    check_services(campaign.aiida)
     return structures
 
 
@@ -63,6 +65,8 @@ def check_packages(campaign: Campaign) -> None:
     programs = []
     if campaign.reference.engine == "quantum-espresso":
         programs.append(("aiida_quantumespresso", "aiida-quantumespresso", "dft"))
+    if campaign.reference.engine == "cp2k":
+        programs.append(("aiida_cp2k", "aiida-cp2k", "cp2k"))
     for module, package, extra in (
         *programs,
         ("aiida", "aiida-core", "aiida"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from gace_platform.labelling.config import PySCFReference, QuantumEspressoReference
+from gace_platform.labelling.config import CP2KReference, PySCFReference, QuantumEspressoReference
 from gace_workflows.campaign.file import Campaign
 
 if t.TYPE_CHECKING:
@@ -67,6 +67,9 @@ def level(campaign: Campaign) -> str:
     if isinstance(reference, QuantumEspressoReference):
         files = ", ".join(reference.pseudopotentials.values())
         return f"plane waves to {reference.cutoff_wfc:g} Ry with {files} by Quantum ESPRESSO"
+    if isinstance(reference, CP2KReference):
+        basis = reference.basis if isinstance(reference.basis, str) else ", ".join(reference.basis.values())
+        return f"{reference.functional}/{basis} with a grid to {reference.cutoff:g} Ry by CP2K"
     return f"teacher {reference.calculator}"
 
 

@@ -10,7 +10,12 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from gace.errors import LabelError
-from gace_platform.labelling.config import PySCFReference, QuantumEspressoReference, Reference
+from gace_platform.labelling.config import (
+    CP2KReference,
+    PySCFReference,
+    QuantumEspressoReference,
+    Reference,
+)
 from gace_platform.labelling.ladder import Remedy
 
 
@@ -84,7 +89,7 @@ class Engine(Protocol):
         ...
 
 
-THROUGH_AIIDA = frozenset({"quantum-espresso"})
+THROUGH_AIIDA = frozenset({"cp2k", "quantum-espresso"})
 """Engines whose program AiiDA runs: they take part in campaigns, and have no ``run`` of their own."""
 
 
@@ -94,6 +99,10 @@ def make_engine(reference: Reference) -> Engine:
         from gace_platform.labelling.engines.quantum_espresso import QuantumEspressoEngine
 
         return QuantumEspressoEngine(reference)
+    if isinstance(reference, CP2KReference):
+        from gace_platform.labelling.engines.cp2k import CP2KEngine
+
+        return CP2KEngine(reference)
     if isinstance(reference, PySCFReference):
         from gace_platform.labelling.engines.pyscf import PySCFEngine
 

@@ -1,0 +1,346 @@
+"""CP2K as an engine: its settings, what it refuses, its remedies, its input.
+
+The program is run by AiiDA (``aiida_gace.adapters.cp2k``); nothing here knows of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from gace.errors import InputError
+from gace_platform.labelling.config import CP2KReference
+from gace_platform.labelling.engines.atoms import unpaired_electrons
+from gace_platform.labelling.engines.base import Label, stated_integer
+from gace_platform.labelling.engines.cp2k_data import Entry, entry
+from gace_platform.labelling.engines.quantum_espresso import MPI_AS_ROOT, is_isolated
+from gace_platform.labelling.ladder import Remedy
+
+RECIPE = 1
+"""Version of how CP2K is driven; part of the label key, to be raised when labels would move."""
+
+FOLDERS = ("/usr/share/cp2k", "/usr/local/share/cp2k/data")
+"""Where distributions put CP2K's data."""
+
+POTENTIALS = {
+    "PBE": "GTH-PBE",
+    "revPBE": "GTH-PBE",
+    "PBEsol": "GTH-PBE",
+    "BLYP": "GTH-BLYP",
+    "PADE": "GTH-PADE",
+}
+"""Pseudopotentials made for each functional; revPBE and PBEsol take those of PBE, as is usual."""
+
+SECTIONS: dict[str, dict[str, Any]] = {
+    "PBE": {"PBE": {}},
+    "revPBE": {"PBE": {"PARAMETRIZATION": "REVPBE"}},
+    "PBEsol": {"PBE": {"PARAMETRIZATION": "PBESOL"}},
+    "BLYP": {"BLYP": {}},
+    "PADE": {"PADE": {}},
+}
+"""The XC_FUNCTIONAL section of each functional."""
+
+REMEDIES: tuple[tuple[Remedy, dict[str, Any]], ...] = (
+    (Remedy("as asked"), {}),
+    (Remedy("careful mixing", ("unconverged",)), {"alpha": 0.1, "cycles": 4}),
+    (Remedy("Pulay mixing", ("unconverged",)), {"method": "PULAY_MIXING", "alpha": 0.15, "cycles": 4}),
+    (Remedy("Kerker mixing", ("unconverged",)), {"method": "KERKER_MIXING", "alpha": 0.2, "cycles": 6}),
+    (
+        Remedy("orbital transformation", ("unconverged", "diagonalisation", "crashed")),
+        {"minimiser": True, "cycles": 4},
+    ),
+    (Remedy("less memory", ("memory",)), {"alpha": 0.3, "history": 4, "cycles": 3}),
+    (Remedy("more time", ("timeout",), patience=4.0), {}),
+)
+"""Each remedy with what it changes: mixing, or minimisation in the place of diagonalisation; ``cycles`` is a
+factor on ``max_cycle``."""
+
+
+class CP2KEngine:
+    """Density functional theory of periodic structures in Gaussians and plane waves."""
+
+    def __init__(self, reference: CP2KReference) -> None:
+        self.reference = reference
+
+    def settings(self) -> dict[str, Any]:
+        """Program version, data files, and every setting that moves a label.
+
+        Basis sets and pseudopotentials count by name and file here; their content counts through
+        ``data`` (the hash of both files).
+        """
+        reference = self.reference
+        return {
+            "engine": "cp2k",
+            "code_version": program_version(self.executable()),
+            "recipe": RECIPE,
+            "data": {name: file_digest(self.folder() / name) for name in self.files()},
+            "potential": reference.potential or POTENTIALS[reference.functional],
+            **reference.model_dump(
+                include={
+                    "functional", "basis", "cutoff", "rel_cutoff", "kpoints_distance", "smearing", "eps_scf",
+                    "eps_default", "magnetisation", "dispersion", "isolated_box",
+                }
+            ),
+        }  # fmt: skip
+
+    def executable(self) -> str:
+        """Absolute path of the program.
+
+        Raises:
+            InputError: it is not installed.
+        """
+        found = shutil.which(self.reference.executable)
+        if found is None:
+            raise InputError(
+                f"CP2K's {self.reference.executable} is not installed "
+                "(Debian: apt-get install cp2k cp2k-data), or set reference.executable"
+            )
+        return found
+
+    def folder(self) -> Path:
+        """Where CP2K's data files lie.
+
+        Raises:
+            InputError: nowhere.
+        """
+        if self.reference.data_folder is not None:
+            return self.reference.data_folder
+        for name in (os.environ.get("CP2K_DATA_DIR"), *FOLDERS):
+            if name and Path(name).is_dir():
+                return Path(name)
+        raise InputError("no folder of CP2K's data files: set reference.data_folder")
+
+    def files(self) -> list[str]:
+        """Data files the calculations read."""
+        names = [self.reference.basis_file, self.reference.potential_file]
+        return names + (["dftd3.dat"] if self.reference.dispersion else [])
+
+    def basis(self, symbol: str) -> Entry:
+        """Basis set of an element.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        return self._entry("basis", self.reference.basis, self.reference.basis_file, symbol)
+
+    def potential(self, symbol: str) -> Entry:
+        """Pseudopotential of an element.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        asked = self.reference.potential or POTENTIALS[self.reference.functional]
+        return self._entry("potential", asked, self.reference.potential_file, symbol)
+
+    def _entry(self, key: str, asked: str | dict[str, str], file: str, symbol: str) -> Entry:
+        name = asked if isinstance(asked, str) else asked.get(symbol)
+        if name is None:
+            raise InputError(f"reference.{key} names nothing for {symbol}")
+        return entry(self.folder() / file, symbol, name)
+
+    def charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
+        """A structure's own charge and spin, else the reference's charge and the lowest spin."""
+        charge = stated_integer(atoms, "charge")
+        charge = self.reference.charge if charge is None else charge
+        spin = stated_integer(atoms, "spin")
+        return charge, self.electrons(atoms, charge) % 2 if spin is None else spin
+
+    def electrons(self, atoms: Atoms, charge: int) -> int:
+        """Number of valence electrons."""
+        return sum(self.potential(symbol).valence for symbol in atoms.get_chemical_symbols()) - charge
+
+    def check(self, structures: Sequence[Atoms]) -> None:
+        """Refuse molecules, elements without basis or pseudopotential, impossible spins, flat cells.
+
+        Raises:
+            InputError: see above, or the program or a file is missing.
+        """
+        self.executable()
+        self.folder()
+        for number, atoms in enumerate(structures):
+            where = f"structure {number} ({atoms.get_chemical_formula()})"
+            if not all(atoms.pbc):
+                raise InputError(f"{where} is not periodic in three directions: the engine labels crystals")
+            for symbol in sorted(set(atoms.get_chemical_symbols())):
+                self.basis(symbol)
+                self.potential(symbol)
+            charge, spin = self.charge_and_spin(atoms)
+            electrons = self.electrons(atoms, charge)
+            if electrons <= 0 or spin > electrons or (electrons - spin) % 2:
+                raise InputError(
+                    f"{where}: {electrons} valence electrons cannot leave {spin} unpaired: charge or spin?"
+                )
+            if atoms.get_volume() < 1.0:
+                raise InputError(f"{where}: a cell of {atoms.get_volume():.2g} Å³ is none")
+
+    def isolated_atom(self, symbol: str) -> Atoms:
+        """A neutral atom in a cubic cell, with as many unpaired electrons as Hund's rule asks for."""
+        atom = Atoms(symbol, positions=[[0.0, 0.0, 0.0]], cell=[self.reference.isolated_box] * 3, pbc=True)
+        atom.info.update(charge=0, spin=unpaired_electrons(symbol), config_type="isolated_atom")
+        return atom
+
+    def remedies(self) -> list[Remedy]:
+        """Other mixing, minimisation where it is possible, less memory, more time: never another theory."""
+        return [remedy for remedy, _ in REMEDIES]
+
+    def run(self, atoms: Atoms, attempt: int) -> Label:
+        """Refused: AiiDA runs this program.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "the engine cp2k is run by AiiDA: use it in a campaign (gace campaign run), "
+            "or submit the work chain gace.label"
+        )
+
+    def parameters(self, atoms: Atoms, remedy: int, time_limit: float | None = None) -> dict[str, Any]:
+        """The input as nested sections, less cell and coordinates; ``_`` holds a section's own value.
+
+        Args:
+            atoms: the structure.
+            remedy: position among :data:`REMEDIES`.
+            time_limit: seconds after which the program ends by itself.
+        """
+        run: dict[str, Any] = {"RUN_TYPE": "ENERGY_FORCE", "PRINT_LEVEL": "MEDIUM"}
+        if time_limit is not None:
+            run["WALLTIME"] = max(int(0.95 * time_limit), 10)
+        return {
+            "GLOBAL": run,
+            "FORCE_EVAL": {
+                "METHOD": "QUICKSTEP",
+                "STRESS_TENSOR": "ANALYTICAL",
+                "PRINT": {"FORCES": {"_": "ON", "NDIGITS": 12}, "STRESS_TENSOR": {"_": "ON"}},
+                "DFT": self._theory(atoms, remedy),
+                "SUBSYS": {
+                    "KIND": [
+                        {
+                            "_": symbol,
+                            "BASIS_SET": self.basis(symbol).names[0],
+                            "POTENTIAL": self.potential(symbol).names[0],
+                            **self._moment(symbol, atoms),
+                        }
+                        for symbol in sorted(set(atoms.get_chemical_symbols()))
+                    ]
+                },
+            },
+        }
+
+    def _moment(self, symbol: str, atoms: Atoms) -> dict[str, float]:
+        moments = self.reference.magnetisation
+        return {} if moments is None or is_isolated(atoms) else {"MAGNETIZATION": moments.get(symbol, 0.0)}
+
+    def _theory(self, atoms: Atoms, remedy: int) -> dict[str, Any]:
+        """The DFT section."""
+        reference = self.reference
+        charge, spin = self.charge_and_spin(atoms)
+        section: dict[str, Any] = {
+            "BASIS_SET_FILE_NAME": reference.basis_file,
+            "POTENTIAL_FILE_NAME": reference.potential_file,
+            "QS": {"METHOD": "GPW", "EPS_DEFAULT": reference.eps_default},
+            "MGRID": {"CUTOFF": reference.cutoff, "REL_CUTOFF": reference.rel_cutoff},
+            "SCF": self._field(atoms, remedy),
+            "XC": {"XC_FUNCTIONAL": SECTIONS[reference.functional]},
+        }
+        if charge:
+            section["CHARGE"] = charge
+        if spin or (reference.magnetisation is not None and not is_isolated(atoms)):
+            section |= {"UKS": True, "MULTIPLICITY": spin + 1}
+        if reference.dispersion is not None:
+            name = {"PBEsol": "PBEsol", "revPBE": "revPBE"}.get(reference.functional, reference.functional)
+            pair = {"TYPE": reference.dispersion, "REFERENCE_FUNCTIONAL": name}
+            pair["PARAMETER_FILE_NAME"] = "dftd3.dat"
+            section["XC"]["VDW_POTENTIAL"] = {"POTENTIAL_TYPE": "PAIR_POTENTIAL", "PAIR_POTENTIAL": pair}
+        mesh = self.mesh(atoms)
+        if mesh != (1, 1, 1):
+            section["KPOINTS"] = {
+                "SCHEME": "MONKHORST-PACK {} {} {}".format(*mesh),
+                "FULL_GRID": False,
+                "SYMMETRY": False,
+                "EPS_GEO": 1e-8,
+            }
+        return section
+
+    def _field(self, atoms: Atoms, remedy: int) -> dict[str, Any]:
+        """The SCF section, with what a remedy changes."""
+        reference, changes = self.reference, REMEDIES[remedy][1]
+        section: dict[str, Any] = {
+            "EPS_SCF": reference.eps_scf,
+            "MAX_SCF": int(reference.max_cycle * changes.get("cycles", 1)),
+            "SCF_GUESS": "ATOMIC",
+            "PRINT": {"RESTART": {"_": "OFF"}},
+        }
+        alone = is_isolated(atoms)
+        smeared = reference.smearing is not None and not alone
+        gamma = self.mesh(atoms) == (1, 1, 1)
+        # an open shell's degenerate orbitals swap places from one diagonalisation to the next; a minimiser,
+        # which needs fixed occupations and real orbitals, does not care
+        if alone or (changes.get("minimiser") and gamma and not smeared):
+            minimiser = "CG" if alone else "DIIS"
+            section["OT"] = {"MINIMIZER": minimiser, "PRECONDITIONER": "FULL_ALL", "ENERGY_GAP": 0.05}
+            section["MAX_SCF"] = max(section["MAX_SCF"], 200) if alone else section["MAX_SCF"]
+            return section
+        section["DIAGONALIZATION"] = {"ALGORITHM": "STANDARD"}
+        section["MIXING"] = {
+            "METHOD": changes.get("method", "BROYDEN_MIXING"),
+            "ALPHA": changes.get("alpha", 0.4),
+            "NBROYDEN": changes.get("history", 8),
+        }
+        if smeared:
+            section["ADDED_MOS"] = -1
+            section["SMEAR"] = {
+                "_": True,
+                "METHOD": "FERMI_DIRAC",
+                "ELECTRONIC_TEMPERATURE": f"[K] {reference.smearing:g}",
+            }
+        return section
+
+    def mesh(self, atoms: Atoms) -> tuple[int, int, int]:
+        """Divisions of the reciprocal cell; Γ alone without ``kpoints_distance``, and for isolated atoms."""
+        distance = self.reference.kpoints_distance
+        if distance is None or is_isolated(atoms):
+            return (1, 1, 1)
+        lengths = 2 * np.pi * np.linalg.norm(np.linalg.inv(atoms.cell.array).T, axis=1)
+        a, b, c = (max(1, int(np.ceil(length / distance - 1e-6))) for length in lengths)
+        return a, b, c
+
+
+@lru_cache(maxsize=16)
+def file_digest(path: Path) -> str:
+    """MD5 of a data file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    import hashlib
+
+    try:
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read CP2K's data file {path}: {error.strerror or error}") from None
+
+
+@lru_cache
+def program_version(executable: str) -> str:
+    """Version that CP2K states, such as ``2023.1``.
+
+    Raises:
+        InputError: it states none.
+    """
+    environment = {**os.environ, **MPI_AS_ROOT, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [executable, "--version"], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+    match = re.search(r"CP2K version (\S+)", done.stdout)
+    if match is None:
+        raise InputError(f"{executable} does not answer as CP2K does")
+    return match[1]

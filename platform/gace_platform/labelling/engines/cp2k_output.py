@@ -1,0 +1,130 @@
+"""What CP2K's output says: energy, forces and stress of a single point, and what went wrong.
+
+aiida-cp2k's own parsers read neither forces nor stress of a single point, hence this one. It reads text and
+knows of no AiiDA.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from ase.units import Bohr, GPa, Hartree
+
+NUMBER = r"([-+]?\d*\.?\d+(?:[EeDd][-+]?\d+)?)"
+
+WORDS = (
+    ("exceeded requested execution time", "timeout"),
+    ("SCF run NOT converged", "unconverged"),
+    ("out of memory", "memory"),
+    ("allocat", "memory"),
+    ("Cholesky", "diagonalisation"),
+    ("diagonaliz", "diagonalisation"),
+    ("eigensolver", "diagonalisation"),
+    ("odd number of electrons", "geometry"),
+    ("[ABORT]", "crashed"),
+)
+"""What the program prints when it fails, in the order in which it decides; of the part after ABORT if any."""
+
+
+def read_output(text: str) -> dict[str, Any]:
+    """The results of a single point in gace's units.
+
+    Returns:
+        ``energy`` (eV; with smearing the free energy), ``forces`` (eV/Å, nested lists), ``stress`` (eV/Å³,
+        tension positive, or None), ``converged``, ``cycles``, ``cutoff`` and ``rel_cutoff`` (Ry), ``atoms``,
+        ``functional``, ``version``, ``ended`` (whether the program got to its end).
+
+    Raises:
+        ValueError: the energy or the forces are not there; the message says which.
+    """
+    found = read_settings(text)
+    energy = re.findall(r"ENERGY\| Total FORCE_EVAL .*energy.*:\s*" + NUMBER, text)
+    if not energy:
+        raise ValueError("energy")
+    found["energy"] = _float(energy[-1]) * Hartree
+    found["forces"] = (_forces(text) * Hartree / Bohr).tolist()
+    stress = _stress(text)
+    # CP2K prints what the cell exerts, as a pressure: compression is positive there, tension here
+    found["stress"] = None if stress is None else (-stress * GPa).tolist()
+    return found
+
+
+def read_settings(text: str) -> dict[str, Any]:
+    """What the output says of the calculation besides its results; absent lines give None."""
+    cutoff = _first(r"QS\| Density cutoff \[a\.u\.\]:\s*" + NUMBER, text)
+    relative = _first(r"QS\| Relative density cutoff \[a\.u\.\]:\s*" + NUMBER, text)
+    cycles = _first(r"SCF run converged in\s+(\d+) (?:steps|iterations)", text)
+    return {
+        "cutoff": None if cutoff is None else 2 * _float(cutoff),
+        "rel_cutoff": None if relative is None else 2 * _float(relative),
+        "atoms": _integer(_first(r"- Atoms:\s+(\d+)", text)),
+        "multiplicity": _integer(_first(r"DFT\| Multiplicity\s+(\d+)", text)),
+        "functional": _first(r"FUNCTIONAL\|\s+([\w-]+):", text),
+        "version": _first(r"CP2K\| version string:\s+CP2K version (\S+)", text),
+        "converged": cycles is not None and "SCF run NOT converged" not in text,
+        "cycles": _integer(cycles),
+        "ended": "PROGRAM ENDED AT" in text,
+    }
+
+
+def failure_class(text: str) -> str:
+    """The class of a calculation that gave no label, by what the program printed."""
+    aborted = text.rpartition("[ABORT]")
+    last = aborted[1] + aborted[2]
+    for words, name in WORDS:
+        if words.lower() in (last if aborted[1] else text).lower():
+            return name
+    # an output that breaks off without a word of the program's own was cut off from outside
+    return "parser" if "PROGRAM ENDED AT" in text else "killed"
+
+
+def abort_message(text: str) -> str:
+    """What stands in the box that CP2K draws when it gives up, as one line; empty when there is none."""
+    _, found, after = text.rpartition("[ABORT]")
+    if not found:
+        return ""
+    lines = [re.sub(r"^\s*\*|\*\s*$", "", line) for line in after.splitlines()[1:8]]
+    # a little man is drawn at the left of the first lines
+    words = [re.sub(r"^\s*(?:\\___/|\||O/\||/\| \||/ \\)\s*", "", line).strip() for line in lines]
+    message = " ".join(word for word in words if word and not set(word) <= {"*"})
+    return " ".join(message.split())
+
+
+def _forces(text: str) -> np.ndarray:
+    """The last table of forces, Hartree/Bohr ``(N, 3)``."""
+    _, found, table = text.rpartition("ATOMIC FORCES in [a.u.]")
+    if not found:
+        raise ValueError("forces")
+    rows = re.findall(r"^\s+\d+\s+\d+\s+[A-Z][a-z]?\s+" + r"\s+".join([NUMBER] * 3), table, re.MULTILINE)
+    if not rows:
+        raise ValueError("forces")
+    return np.array([[_float(word) for word in row] for row in rows])
+
+
+def _stress(text: str) -> np.ndarray | None:
+    """The last stress tensor, GPa ``(3, 3)``, in CP2K's sign."""
+    _, found, table = text.rpartition("STRESS| Analytical stress tensor [GPa]")
+    if not found:
+        return None
+    rows = re.findall(r"^ STRESS\|\s+[xyz]\s+" + r"\s+".join([NUMBER] * 3), table, re.MULTILINE)[:3]
+    if len(rows) != 3:
+        raise ValueError("complete stress tensor")
+    return np.array([[_float(word) for word in row] for row in rows])
+
+
+def _first(pattern: str, text: str) -> str | None:
+    match = re.search(pattern, text)
+    return None if match is None else match[1]
+
+
+def _integer(word: str | None) -> int | None:
+    return None if word is None else int(word)
+
+
+def _float(word: str) -> float:
+    return float(word.replace("D", "E").replace("d", "e"))
+
+
+__all__ = ["abort_message", "failure_class", "read_output", "read_settings"]
