@@ -97,23 +97,24 @@ class RadialNetwork(nn.Module):
                 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)
             )
 
-    def forward(self, basis: Tensor, centre: Tensor, neighbour: Tensor) -> Tensor:
-        """Network output without the cutoff factor.
+    def forward(self, basis: Tensor, centre: Tensor, neighbour: Tensor, cutoff: Tensor) -> Tensor:
+        """Radial functions R.
 
         Args:
             basis: ``(N, J, n_basis)``.
             centre: element index of the centre ``(N,)``.
             neighbour: element index of the neighbours ``(N, J)``.
+            cutoff: cutoff factor ``(N, J, 1)``.
 
         Returns:
             ``(N, J, n_out)``.
         """
-        x = basis @ self.weights[0]
         if len(self.weights) == 1:
-            return x
+            return (basis * cutoff) @ self.weights[0]
+        x = basis @ self.weights[0]
         pair = self.centre_shift[centre].unsqueeze(1) + self.neighbour_shift[neighbour]
         x = nn.functional.silu(x + pair)
         for weight, bias in zip(list(self.weights)[1:-1], self.biases, strict=True):
             x = nn.functional.silu(torch.nn.functional.linear(x, weight.T, bias))
-        # SiLU keeps about 0.36 of the variance of a unit normal input
-        return (x @ self.weights[-1]) * 1.6
+        # SiLU keeps about 0.36 of the variance of a unit normal input; the factors go to the narrow side
+        return (x * (cutoff * 1.6)) @ self.weights[-1]

@@ -230,7 +230,9 @@ class _Parts(torch.nn.Module):
     ) -> tuple[Tensor | None, ...]:
         model = self.model
         r, bonds = model.bonds(block.edge_vector, block.neighbour_species)
-        message, invariants = model.layers[t](bonds, carried[0] if carried else None, block.species)
+        message, invariants = model.layers[t](
+            bonds, carried[0].flatten(0, 1) if carried else None, block.species
+        )
         rho = model.densities(t, invariants, block.species)
         if what == "layer":
             return message, rho, invariants

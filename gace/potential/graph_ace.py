@@ -178,27 +178,29 @@ class GraphACE(nn.Module):
             for position, element in enumerate(self.elements):
                 self.shift[position] = shift[element]
 
-    def bonds(self, edge_vector: Tensor, neighbour_species: Tensor) -> tuple[Tensor, Bonds]:
+    def bonds(
+        self, edge_vector: Tensor, neighbour_species: Tensor, neighbour: Tensor | None = None
+    ) -> tuple[Tensor, Bonds]:
         """Distances ``(N, J)`` and the functions of the bonds that all layers share."""
         r = edge_vector.square().sum(-1).sqrt()
         unit = edge_vector / r.unsqueeze(-1)
         envelope = smooth_cutoff(r, self.cutoff, self.cutoff_power)
         basis = self.radial_basis(r)
-        harmonics = [y.transpose(1, 2) for y in self.harmonics(unit)]
+        harmonics = torch.cat(self.harmonics(unit), dim=-1)
         weight = (envelope / self.sqrt_mean_neighbours).unsqueeze(-1)
-        return r, Bonds(basis, weight, harmonics, neighbour_species)
+        return r, Bonds(basis, weight, harmonics, neighbour_species, neighbour)
 
     def forward(self, graph: Graph) -> AtomicOutput:
         """Energy and invariants of every atom."""
-        r, bonds = self.bonds(graph.edge_vector, gather_neighbours(graph.species, graph))
+        of_neighbours = gather_neighbours(graph.species, graph)
+        r, bonds = self.bonds(graph.edge_vector, of_neighbours, graph.neighbour)
         carried: Tensor | None = None
         invariants: list[Tensor] = []
         densities: list[Tensor] = []
         for t, layer in enumerate(self.layers):
-            message, scalars = layer(bonds, carried, graph.species)
+            carried, scalars = layer(bonds, carried, graph.species)
             invariants.append(scalars)
             densities.append(self.densities(t, scalars, graph.species))
-            carried = None if message is None else gather_neighbours(message, graph)
         energy = self.readout_energy(densities) + self.local_energy(r, bonds, graph.species)
         return AtomicOutput(energy, features(invariants))
 

@@ -25,6 +25,9 @@ class Irrep(NamedTuple):
         ]
 
 
+SCALAR = Irrep(0, 1)
+
+
 class Irreps(tuple[Irrep, ...]):
     """Ordered irreps; arrays over them have shape ``(dim, N, K)``, components leading."""
 

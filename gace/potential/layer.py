@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from gace.basis import RadialNetwork
 from gace.potential.coupling import Coupling, RawCoupling, Rows
-from gace.potential.irreps import Irrep, Irreps, both_parities, natural
-
-SCALAR = Irrep(0, 1)
+from gace.potential.irreps import SCALAR, Irreps, both_parities, natural
+from gace.potential.kernels import available, density
+from gace.potential.products import SparseProducts
 
 
 class Bonds(NamedTuple):
@@ -28,10 +28,12 @@ class Bonds(NamedTuple):
     """Radial basis g_n(r) ``(N, J, n)``."""
     cutoff: Tensor
     """Cutoff factor divided by the square root of the mean number of neighbours ``(N, J, 1)``."""
-    harmonics: list[Tensor]
-    """Spherical harmonics of each degree, transposed ``(N, 2l+1, J)``."""
+    harmonics: Tensor
+    """Spherical harmonics ``(N, J, lm)``."""
     neighbour_species: Tensor
     """Element index of the neighbours ``(N, J)``."""
+    neighbour: Tensor | None
+    """Row of the messages for each neighbour ``(N, J)``; None if there is one message per neighbour."""
 
 
 class LayerOutput(NamedTuple):
@@ -133,6 +135,9 @@ class Layer(nn.Module):
             self.message_mixing = _normal(g, torch.tensor(float(K)), len(outgoing), K, K)
             self.register_buffer("message_owner", torch.tensor(outgoing.owner()), persistent=False)
             self.leaf = nn.Parameter(torch.randn(n_elements, K, generator=g, dtype=torch.float64))
+        self.sparse = SparseProducts(
+            dict(self.couplings.items()), self.scalar_rows, self.message_rows, self.message_irreps, A
+        )
         self.measuring = False
 
     def _remember(self, name: str, rows: Rows) -> None:
@@ -148,47 +153,65 @@ class Layer(nn.Module):
 
         Args:
             bonds: of these atoms.
-            carried: messages of their neighbours ``(N, J, dim, K)``; None in the first layer.
+            carried: messages ``(M, dim, K)``; None in the first layer.
             species: their element indices ``(N,)``.
         """
-        density = self._density(bonds, carried, species)
-        parts = [density]
+        A = self._density(bonds, carried, species)
+        if available(A) and not self.measuring:
+            invariants, summed = self.sparse(self, A, species)
+            return LayerOutput(self._mix(summed, species), invariants)
+        parts = [A]
         if self.order >= 2:
-            pair = self._couple("pair", density, density)
+            pair = self._couple("pair", A, A)
             parts.append(pair)
         if self.order >= 3:
             weight = self.pair_weights.index_select(1, species).index_select(0, self.mixed_path)
             mixed = _contract(self.mixed_sum, pair * weight)
-            parts.append(self._couple("triple", mixed, density))
+            parts.append(self._couple("triple", mixed, A))
         if self.order >= 4:
             parts.append(self._couple("quadruple", mixed, mixed))
         invariants = torch.cat([part[:n] for part, n in zip(parts, self.scalar_rows, strict=True)])
-        return LayerOutput(self._message(parts, species), invariants)
+        return LayerOutput(self._mix(self._summed(parts, species), species), invariants)
 
     def _density(self, bonds: Bonds, carried: Tensor | None, species: Tensor) -> Tensor:
         """A ``(dim, N, K)``: sum over neighbours first, then couple, then mix channels."""
         N, J = bonds.neighbour_species.shape
-        radial = self.radial(bonds.basis, species, bonds.neighbour_species) * bonds.cutoff
+        radial = self.radial(bonds.basis, species, bonds.neighbour_species, bonds.cutoff)
         radial = radial.view(N, J, self.l_max + 1, self.channels)
-        harmonics = bonds.harmonics[: self.l_max + 1]
+        harmonics = bonds.harmonics[..., : (self.l_max + 1) ** 2]
         if self.raw_coupling is None:
-            radial = radial * self.indicator[bonds.neighbour_species].unsqueeze(2)
-            summed = [torch.bmm(y, radial[:, :, l]) for l, y in enumerate(harmonics)]
-            rows = torch.cat(summed, dim=1).transpose(0, 1)
+            # what a neighbour of the first layer says is its element
+            rows = self._summed_over_neighbours(
+                harmonics, radial, self.indicator.unsqueeze(1), bonds.neighbour_species
+            )
         else:
-            assert carried is not None  # only a layer without incoming irreps is called without messages
-            summed = [
-                torch.bmm(y, (radial[:, :, l].unsqueeze(2) * carried).flatten(2))
-                for l, y in enumerate(harmonics)
-            ]
-            raw = torch.cat(summed, dim=1).view(N, -1, self.channels).transpose(0, 1)
-            rows = self.raw_coupling(raw)
+            rows = self.raw_coupling(
+                self._summed_over_neighbours(harmonics, radial, carried, bonds.neighbour)
+            )
         if self.measuring:
             prior = [self.degree_decay**degree for degree in self.density_degrees]
             self.density_scale.copy_(_scales(rows, self.density_path, prior))
         weight = (self.density_weights * self.density_scale.view(-1, 1, 1)).index_select(0, self.density_path)
         mixed = torch.bmm(rows, weight)
         return mixed if self.raw_coupling is None else _contract(self.density_sum, mixed)
+
+    def _summed_over_neighbours(
+        self, harmonics: Tensor, radial: Tensor, carried: Tensor | None, neighbour: Tensor | None
+    ) -> Tensor:
+        """``Σ_j Y_lm R_lk I_ck`` ``(lm c, N, K)``; see :func:`gace.potential.kernels.density`."""
+        if available(radial):
+            return density(harmonics, radial, carried, neighbour)
+        N, J, _, K = radial.shape
+        if carried is not None:
+            if neighbour is not None:
+                carried = carried.index_select(0, neighbour.reshape(-1))
+            carried = carried.view(N, J, -1, K)
+        summed = []
+        for l in range(self.l_max + 1):
+            y = harmonics[..., l * l : (l + 1) ** 2].transpose(1, 2)
+            one = radial[:, :, l]
+            summed.append(torch.bmm(y, one if carried is None else (one.unsqueeze(2) * carried).flatten(2)))
+        return torch.cat(summed, dim=1).view(N, -1, K).transpose(0, 1)
 
     def _couple(self, name: str, x: Tensor, y: Tensor) -> Tensor:
         coupling: Coupling = self.couplings[name]
@@ -205,12 +228,18 @@ class Layer(nn.Module):
             coupling.scale.copy_(_scales(coupling(x, y), path, prior).index_select(0, path).unsqueeze(1))
         return coupling(x, y)
 
-    def _message(self, parts: list[Tensor], species: Tensor) -> Tensor | None:
+    def _summed(self, parts: list[Tensor], species: Tensor) -> Tensor | None:
+        """Weighted sum over the paths of all products ``(dim, N, K)``; None in the last layer."""
         if self.message_irreps is None:
             return None
         rows = torch.cat([part[:n] for part, n in zip(parts, self.message_rows, strict=True)])
         weight = self.message_weights.index_select(1, species).index_select(0, self.message_path)
-        summed = _contract(self.message_sum, rows * weight)
+        return _contract(self.message_sum, rows * weight)
+
+    def _mix(self, summed: Tensor | None, species: Tensor) -> Tensor | None:
+        """Message ``(N, dim, K)``: channels mixed irrep by irrep, and what the element itself says."""
+        if summed is None:
+            return None
         message = torch.bmm(summed, self.message_mixing.index_select(0, self.message_owner))
         leaf = self.leaf.index_select(0, species).unsqueeze(0)
         return torch.cat([message[:1] + leaf, message[1:]]).transpose(0, 1).contiguous()

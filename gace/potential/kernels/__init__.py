@@ -1,0 +1,7 @@
+"""Hand-written kernels of the hottest operations, with PyTorch operators around them."""
+
+from gace.potential.kernels.calls import available
+from gace.potential.kernels.coupling import WeightedCoupling
+from gace.potential.kernels.density import density
+
+__all__ = ["WeightedCoupling", "available", "density"]

@@ -1,0 +1,69 @@
+"""Build the C++ kernels once per machine and load them.
+
+Plain C functions without PyTorch's headers: a few seconds of compile time, and any version of PyTorch
+will do. The library is kept in the user's cache, keyed by source, compiler and processor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCES = ("coupling.cpp", "density.cpp")
+HEADERS = ("vectors.h",)
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, built if need be; None where there is no compiler or with ``GACE_KERNELS=off``."""
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if os.environ.get("GACE_KERNELS", "").lower() == "off" or compiler is None:
+        return None
+    try:
+        path = _path(compiler)
+        if not path.exists():
+            _build(compiler, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        warnings.warn(f"kernels could not be built, going on without: {reason!r}", stacklevel=2)
+        return None
+
+
+def _path(compiler: str) -> Path:
+    """Where the library of these sources, compiler and processor lies."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=30).stdout
+    key = hashlib.sha256(version + repr((FLAGS, _processor())).encode())
+    for name in (*SOURCES, *HEADERS):
+        key.update((HERE / name).read_bytes())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "gace" / f"kernels-{key.hexdigest()[:20]}.so"
+
+
+def _processor() -> str:
+    """What decides which instructions the compiler may use: a home folder serves unlike machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() + platform.machine()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+
+
+def _build(compiler: str, path: Path) -> None:
+    """Compile to a file of its own, then move it into place: others may be doing the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        command = [compiler, *FLAGS, *(str(HERE / name) for name in SOURCES), "-o", str(made)]
+        subprocess.run(command, capture_output=True, check=True, timeout=300)
+        made.replace(path)

@@ -1,0 +1,37 @@
+"""What all kernels share: when they run, and how arrays are handed to C."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from gace.potential.kernels.build import library
+
+_NAMES = {torch.float32: "float", torch.float64: "double"}
+
+operators = torch.library.Library("gace", "DEF")
+"""The namespace of the operators, ``torch.ops.gace``."""
+
+
+def available(x: Tensor) -> bool:
+    """Whether the kernels run on ``x``: on the processor, in single or double precision."""
+    return x.device.type == "cpu" and x.dtype in _NAMES and library() is not None
+
+
+def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | None) -> None:
+    """Call the C function ``name`` for ``dtype``; tensors as pointers (contiguous ones only), None as null."""
+    function = getattr(library(), f"{name}_{_NAMES[dtype]}")
+    function(*map(_c, arguments), ctypes.c_int(torch.get_num_threads()))
+
+
+def _c(argument: Tensor | int | None) -> ctypes.c_void_p | ctypes.c_int | None:
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_int(argument) if isinstance(argument, int) else None
+
+
+def no_third_derivative(ctx: object, *gradients: Tensor | None) -> None:
+    """Backward formula of operators that are second derivatives themselves."""
+    raise NotImplementedError("third derivatives of the potential are not implemented on the processor")

@@ -1,0 +1,182 @@
+"""Weighted Clebsch–Gordan products as an operator that can be differentiated twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gace.potential.kernels.calls import call, no_third_derivative, operators
+
+_TABLES = "Tensor index, Tensor value, Tensor size"
+_IN = f"Tensor x, Tensor y, Tensor w, {_TABLES}"
+operators.define(f"coupling({_IN}, int targets, bool equal) -> Tensor")
+operators.define(f"coupling_backward(Tensor g, {_IN}, bool equal, bool of_w) -> (Tensor, Tensor, Tensor)")
+operators.define(
+    f"coupling_twice(Tensor g, {_IN}, Tensor a, Tensor b, bool equal) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+class WeightedCoupling(nn.Module):
+    """``out[target(r)] += w[path(r)] · Σ_ij C[r, i, j] x[i] y[j]``, for every atom and channel.
+
+    No row r is ever stored: the cost is that of the nonzero coefficients.
+
+    Args:
+        coefficients: C ``(rows, dim_x, dim_y)``.
+        path: row of the weights for each row of C.
+        target: row of the result for each row of C.
+        targets: number of rows of the result.
+        equal: x and y are the same array.
+    """
+
+    def __init__(
+        self,
+        coefficients: np.ndarray,
+        path: Sequence[int],
+        target: Sequence[int],
+        *,
+        targets: int,
+        equal: bool,
+    ) -> None:
+        super().__init__()
+        where = np.stack(np.nonzero(np.abs(coefficients) > 1e-12))  # (3, terms): row, i, j
+        value = coefficients[tuple(where)]
+        both = where
+        if equal:  # the derivative by either factor, in one go
+            both, value = np.concatenate([where, where[[0, 2, 1]]], axis=1), np.tile(value, 2)
+        sizes, self.equal, self.targets = coefficients.shape, equal, targets
+        index, values, counts = [np.stack([path, target], axis=1).ravel()], [], []
+        for role, terms in enumerate((where, both, both[:, :0] if equal else where)):
+            order = np.lexsort((*np.delete(terms, role, 0)[::-1], terms[role]))
+            index.append(np.searchsorted(terms[role][order], np.arange(sizes[role] + 1)))
+            index.append(np.delete(terms, role, 0)[:, order].T.ravel())
+            values.append(value[: terms.shape[1]][order])
+            counts.append(terms.shape[1])
+        everything = [sizes[0], max(path, default=-1) + 1, *sizes[1:], targets, *counts]
+        self.register_buffer(
+            "index", torch.from_numpy(np.concatenate(index).astype(np.int32)), persistent=False
+        )
+        self.register_buffer("value", torch.from_numpy(np.concatenate(values)), persistent=False)
+        self.register_buffer("size", torch.tensor(everything), persistent=False)
+
+    def forward(self, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        """``(dim_x, N, K), (dim_y, N, K), (paths, N, K) or (paths,) -> (targets, N, K)``."""
+        tables = (self.index, self.value, self.size)
+        out: Tensor = torch.ops.gace.coupling(x, y, w, *tables, self.targets, self.equal)
+        return out
+
+
+def _sizes(size: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """What C needs: the tables' sizes, the number of columns and the step of the weights."""
+    columns = torch.tensor([x.shape[1] * x.shape[2], int(w.ndim > 1)])
+    return torch.cat([size[:5], columns, size[5:]])
+
+
+def _forward(*arguments: Any) -> Tensor:
+    x, y, w, index, value, size = (one.contiguous() for one in arguments[:-2])
+    targets, equal = arguments[-2:]
+    out = x.new_empty(targets, *x.shape[1:])
+    call("coupling_forward", x.dtype, index, value, _sizes(size, x, w), x, y, w, out, int(equal))
+    return out
+
+
+def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    g, x, y, w, index, value, size = (one.contiguous() for one in arguments[:-2])
+    equal, of_w = arguments[-2:]
+    slopes = _slopes(x, y, w, equal, of_w)
+    of_x, of_y, gw = slopes
+    sizes = _sizes(size, x, w)
+    call(
+        "coupling_backward", x.dtype, index, value, sizes,
+        g, x, y, w, gw if of_w else None, of_x, None if equal else of_y, int(equal),
+    )  # fmt: skip
+    return slopes
+
+
+def _twice(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    g, x, y, w, index, value, size, a, b = (one.contiguous() for one in arguments[:-1])
+    equal = arguments[-1]
+    of_w = w.ndim > 1
+    of_g, slopes = torch.empty_like(g), _slopes(x, y, w, equal, of_w)
+    of_x, of_y, gw = slopes
+    sizes = _sizes(size, x, w)
+    call(
+        "coupling_twice", x.dtype, index, value, sizes,
+        g, x, y, w, a, b, of_g, gw if of_w else None, of_x, None if equal else of_y, int(equal),
+    )  # fmt: skip
+    return of_g, *slopes
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _slopes(x: Tensor, y: Tensor, w: Tensor, equal: bool, of_w: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for the derivatives by x, y (none for equal factors) and w (only if wanted)."""
+    return _like(x), x.new_empty(0) if equal else _like(y), _like(w) if of_w else x.new_empty(0)
+
+
+def _fake_backward(g: Tensor, x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return _slopes(x, y, w, rest[-2], rest[-1])
+
+
+def _fake_twice(g: Tensor, x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return _like(g), *_slopes(x, y, w, rest[-1], w.ndim > 1)
+
+
+def _keep_forward(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
+    ctx.save_for_backward(*inputs[:-2])
+    ctx.targets, ctx.equal = inputs[-2:]
+
+
+def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
+    ctx.save_for_backward(*inputs[:-2])
+    ctx.equal, ctx.of_w = inputs[-2:]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
+    pass
+
+
+def _asked_for(node: Any) -> bool:
+    """Whether the derivative that goes to ``node`` is used: forces are no derivative by the weights."""
+    if node is None or node.name().endswith("AccumulateGrad"):  # the engine does not tell of leaves
+        return node is not None
+    return bool(torch._C._will_engine_execute_node(node))
+
+
+def _of_forward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    of_w = ctx.needs_input_grad[2] and _asked_for(ctx.next_functions[2][0])
+    x, y, w = torch.ops.gace.coupling_backward(g, *ctx.saved_tensors, ctx.equal, of_w)
+    return (x, None if ctx.equal else y, w if of_w else None, *[None] * 5)
+
+
+def _of_backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
+    g, x, y, w, *tables = ctx.saved_tensors
+    equal, of_w = ctx.equal, ctx.of_w
+    of_g, of_x, of_y, slope = torch.ops.gace.coupling_twice(*ctx.saved_tensors, a, a if equal else b, equal)
+    if of_w:  # the derivative by the weights is a product of the same kind, with c in their place
+        of_g = of_g + torch.ops.gace.coupling(x, y, c, *tables, g.shape[0], equal)
+        more_x, more_y, _ = torch.ops.gace.coupling_backward(g, x, y, c, *tables, equal, False)
+        of_x, of_y = of_x + more_x, of_y + more_y
+    return (of_g, of_x, None if equal else of_y, slope if w.ndim > 1 else None, *[None] * 5)
+
+
+operators.impl("coupling", _forward, "CPU")
+operators.impl("coupling_backward", _backward, "CPU")
+operators.impl("coupling_twice", _twice, "CPU")
+_register = dict(lib=operators)
+torch.library.register_fake(
+    "gace::coupling", lambda x, y, w, *rest: x.new_empty(rest[-2], *x.shape[1:]), **_register
+)
+torch.library.register_fake("gace::coupling_backward", _fake_backward, **_register)
+torch.library.register_fake("gace::coupling_twice", _fake_twice, **_register)
+torch.library.register_autograd("gace::coupling", _of_forward, setup_context=_keep_forward, **_register)
+torch.library.register_autograd(
+    "gace::coupling_backward", _of_backward, setup_context=_keep_backward, **_register
+)
+torch.library.register_autograd("gace::coupling_twice", no_third_derivative, setup_context=_keep, **_register)
