@@ -21,7 +21,7 @@ def available(x: Tensor) -> bool:
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | None) -> None:
-    """Call the C function ``name`` for ``dtype``; tensors as pointers (contiguous ones only), None as null."""
+    """Call the C function ``name``; contiguous tensors go as pointers, None as null."""
     function = getattr(library(), f"{name}_{_NAMES[dtype]}")
     function(*map(_c, arguments), ctypes.c_int(torch.get_num_threads()))
 
