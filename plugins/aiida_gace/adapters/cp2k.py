@@ -13,7 +13,7 @@ from gace.errors import missing
 from gace_platform.labelling.config import CP2KReference
 from gace_platform.labelling.engines.base import Label
 from gace_platform.labelling.engines.cp2k import CP2KEngine
-from gace_platform.labelling.engines.cp2k_output import abort_message, failure_class
+from gace_platform.labelling.engines.cp2k_output import abort_message, failure_class, telling
 from gace_platform.labelling.engines.quantum_espresso import MPI_AS_ROOT
 
 if t.TYPE_CHECKING:
@@ -71,9 +71,7 @@ class CP2KAdapter:
         failure = failure_class(output)
         if node.exit_status in (110, 120, 140):  # AiiDA's own: memory, time, node
             failure = {110: "memory", 120: "timeout", 140: "killed"}[node.exit_status]
-        log = tail(output.partition("Routine Calling Stack")[0]) or tail(
-            text_of(node, "_scheduler-stderr.txt")
-        )
+        log = telling(output) or tail(text_of(node, "_scheduler-stderr.txt"))
         return Outcome(None, failure, " ".join(words.split()), log, price)
 
     def _label(self, node: ProcessNode, atoms: Atoms) -> Label:

@@ -14,10 +14,15 @@ from ase.units import Bohr, GPa, Hartree
 
 NUMBER = r"([-+]?\d*\.?\d+(?:[EeDd][-+]?\d+)?)"
 
-WORDS = (
+ANYWHERE = (
     ("exceeded requested execution time", "timeout"),
     ("SCF run NOT converged", "unconverged"),
     ("out of memory", "memory"),
+)
+"""What the program prints when it fails, wherever it stands; a field that did not converge is no more than a
+warning to some versions, which go on to forces and end well."""
+
+WHEN_ABORTING = (
     ("allocat", "memory"),
     ("Cholesky", "diagonalisation"),
     ("diagonaliz", "diagonalisation"),
@@ -25,7 +30,7 @@ WORDS = (
     ("odd number of electrons", "geometry"),
     ("[ABORT]", "crashed"),
 )
-"""What the program prints when it fails, in the order in which it decides; of the part after ABORT if any."""
+"""What stands in the box that the program draws when it gives up, in the order in which it decides."""
 
 
 def read_output(text: str) -> dict[str, Any]:
@@ -71,13 +76,21 @@ def read_settings(text: str) -> dict[str, Any]:
 
 def failure_class(text: str) -> str:
     """The class of a calculation that gave no label, by what the program printed."""
-    aborted = text.rpartition("[ABORT]")
-    last = aborted[1] + aborted[2]
-    for words, name in WORDS:
-        if words.lower() in (last if aborted[1] else text).lower():
-            return name
+    _, found, after = text.rpartition("[ABORT]")
+    for part, words in ((text, ANYWHERE), (found + after if found else "", WHEN_ABORTING)):
+        for said, name in words:
+            if said.lower() in part.lower():
+                return name
     # an output that breaks off without a word of the program's own was cut off from outside
     return "parser" if "PROGRAM ENDED AT" in text else "killed"
+
+
+def telling(text: str) -> str:
+    """The lines of an output that say what went wrong, and its last ones before the list of timings."""
+    lines = text.partition("T I M I N G")[0].partition("Routine Calling Stack")[0].splitlines()
+    said = [line for line in lines if any(words.lower() in line.lower() for words, _ in ANYWHERE)]
+    last = [line for line in lines if line.strip() and set(line.strip()) > {"-"}][-15:]
+    return "\n".join(dict.fromkeys([*said[:5], *last]))
 
 
 def abort_message(text: str) -> str:
@@ -127,4 +140,4 @@ def _float(word: str) -> float:
     return float(word.replace("D", "E").replace("d", "e"))
 
 
-__all__ = ["abort_message", "failure_class", "read_output", "read_settings"]
+__all__ = ["abort_message", "failure_class", "read_output", "read_settings", "telling"]
