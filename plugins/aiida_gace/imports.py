@@ -18,6 +18,12 @@ if t.TYPE_CHECKING:
 
 UNITS = {"eV": 1.0, "ev": 1.0}
 
+DEFAULT_THRESHOLD = 1e-6
+"""``conv_thr`` of a calculation that says nothing, Ry."""
+
+LOOSEST_THRESHOLD = 1e-6
+"""Energy error per atom up to which forces are worth a label, Ry, as in gace's own reference section."""
+
 Reader = Callable[["ProcessNode"], Found]
 
 
@@ -67,8 +73,10 @@ def load_group(label: str, profile: str | None) -> t.Any:
 
 def read(node: t.Any) -> Found:
     """One node of a group as a label, or with the reason why it is none."""
+    from aiida.orm import ProcessNode
+
     place = f"{getattr(node, 'process_label', None) or type(node).__name__} {node.uuid}"
-    if not hasattr(node, "process_type"):
+    if not isinstance(node, ProcessNode):
         return Found(place, reason="no calculation")
     kind = node.process_type or "processes without a type"
     reader = next((one for name, one in READERS.items() if name in kind), None)
@@ -96,6 +104,9 @@ def quantum_espresso(node: t.Any) -> Found:
     scf = (results.get("convergence_info") or {}).get("scf_conv") or {}
     if scf.get("convergence_achieved") is False:
         return Found("", reason="the self-consistent field did not converge")
+    threshold = parameters.get("ELECTRONS", {}).get("conv_thr", DEFAULT_THRESHOLD)
+    if threshold / len(inputs.structure.sites) > LOOSEST_THRESHOLD:
+        return Found("", reason=f"converged to {threshold:g} Ry only")
     forces = np.asarray(trajectory.get_array("forces")[-1], dtype=float)
     stress = None
     if "stress" in trajectory.get_arraynames():
@@ -111,14 +122,15 @@ def quantum_espresso(node: t.Any) -> Found:
 def _espresso_settings(node: t.Any, inputs: t.Any) -> dict[str, t.Any]:
     """What decides the value of the label, but for the structure."""
     namelists = inputs.parameters.get_dict()
-    system = namelists.get("SYSTEM", {})
+    system = {**namelists.get("SYSTEM", {})}
+    for name in ("nat", "ntyp", "tot_charge"):
+        system.pop(name, None)
     settings: dict[str, t.Any] = {
         "engine": "quantum-espresso",
         "code_version": node.outputs.output_parameters.get_dict().get("creator_version"),
         "system": {
             name: system[name] for name in sorted(system) if name not in ("nat", "ntyp", "tot_charge")
         },
-        "conv_thr": namelists.get("ELECTRONS", {}).get("conv_thr"),
         "pseudopotentials": {kind: inputs.pseudos[kind].md5 for kind in sorted(inputs.pseudos)},
     }
     # a work chain says how dense its k-points are; a bare calculation says only which they were

@@ -35,6 +35,8 @@ def calculation(computer):
 
     def make(atoms, energy=-100.0, exit_status=0, converged=True, inside=False, **system):
         parameters = {**PARAMETERS, "SYSTEM": {**PARAMETERS["SYSTEM"], **system}}
+        if "conv_thr" in system:
+            parameters = {**PARAMETERS, "ELECTRONS": {"conv_thr": system["conv_thr"]}}
         if "calculation" in system:
             parameters = {**PARAMETERS, "CONTROL": {"calculation": system["calculation"]}}
         kpoints = orm.KpointsData()
@@ -68,7 +70,9 @@ def calculation(computer):
             "convergence_info": {"scf_conv": {"convergence_achieved": converged}},
         }
         trajectory = orm.TrajectoryData()
-        trajectory.set_trajectory(["Si"] * len(atoms), atoms.positions[None], cells=atoms.cell.array[None])
+        trajectory.set_trajectory(
+            ["Si"] * len(atoms), atoms.positions[None], cells=atoms.cell.array[None], pbc=[True] * 3
+        )
         trajectory.set_array("forces", 0.1 * (atoms.positions - atoms.positions.mean(axis=0))[None])
         trajectory.set_array("stress", np.diag([1.0, 2.0, 3.0])[None])  # GPa, compression positive
         for name, data in {"output_parameters": orm.Dict(results), "output_trajectory": trajectory}.items():
@@ -110,6 +114,10 @@ def take_in(tmp_path):
     return run
 
 
+def settings_of(store, summary):
+    return json.loads((store.folder / "settings" / f"{summary['settings_hash']}.json").read_text())
+
+
 def silicon(seed):
     atoms = bulk("Si", cubic=False)
     atoms.rattle(0.05, seed=seed)
@@ -120,7 +128,7 @@ def test_labels_have_keys_units_and_signs(calculation, group, take_in):
     frames = [silicon(seed) for seed in range(3)]
     summary = take_in(group(*[calculation(atoms, -100.0 - n) for n, atoms in enumerate(frames)]))
     assert (summary["imported"], summary["structures"], summary["refused"]) == (3, 3, {})
-    settings = take_in.store.settings(summary["settings_hash"])
+    settings = settings_of(take_in.store, summary)
     frames[1].info.update(charge=0, spin=0)
     record = take_in.store.get(label_key(frames[1], settings))
     assert record.energy == pytest.approx(-101.0)
@@ -131,7 +139,7 @@ def test_labels_have_keys_units_and_signs(calculation, group, take_in):
 
 def test_settings_come_from_the_calculations(calculation, group, take_in):
     summary = take_in(group(calculation(silicon(0))))
-    settings = take_in.store.settings(summary["settings_hash"])
+    settings = settings_of(take_in.store, summary)
     assert settings["engine"] == "quantum-espresso"
     assert settings["code_version"] == "6.7"
     assert settings["system"] == {"ecutrho": 80.0, "ecutwfc": 20.0}
@@ -142,7 +150,7 @@ def test_settings_come_from_the_calculations(calculation, group, take_in):
 def test_a_work_chain_is_read_like_its_calculation(calculation, group, take_in):
     summary = take_in(group(calculation(silicon(0), inside=True)))
     assert summary["imported"] == 1
-    settings = take_in.store.settings(summary["settings_hash"])
+    settings = settings_of(take_in.store, summary)
     assert settings["kpoints_distance"] == 0.3
     assert "kpoints" not in settings
 
@@ -163,6 +171,12 @@ def test_what_failed_or_is_no_single_point_has_no_label(calculation, group, take
     assert ["did not end well" in reasons[0], "did not converge" in reasons[1]] == [True, True]
     assert ["vc-relax" in reasons[2], "no calculation" in reasons[3]] == [True, True]
     assert all(node.uuid in place for node, place in zip(nodes[1:], summary["refused"], strict=True))
+
+
+def test_what_was_hardly_converged_has_no_label(calculation, group, take_in):
+    nodes = [calculation(silicon(0)), calculation(silicon(1), conv_thr=1e-4)]
+    summary = take_in(group(*nodes))
+    assert (summary["imported"], list(summary["refused"].values())) == (1, ["converged to 0.0001 Ry only"])
 
 
 def test_different_settings_are_refused(calculation, group, take_in):

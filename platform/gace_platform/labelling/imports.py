@@ -211,8 +211,8 @@ def _import(
         store.put(make_record(Request(0, resolved, key), run, label if finite else None, reason, []))
         store.journal.append("imported", key, run=run, source=config.source)
     if finite:
-        found = objection(resolved, label.energy, label.forces, label.stress, config.quality)
-        if found is None:
+        doubt = objection(resolved, label.energy, label.forces, label.stress, config.quality)
+        if doubt is None:
             return "imported"
-        store.suspect(key, found)
+        store.suspect(key, doubt)
     return "quarantined"
