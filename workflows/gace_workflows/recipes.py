@@ -113,7 +113,9 @@ def labelling_inputs(campaign: Campaign) -> dict[str, Any]:
     """Further inputs of the labelling work chain: how many jobs of which size."""
     from aiida import orm
 
-    inputs: dict[str, Any] = {"max_in_flight": orm.Int(campaign.cluster.workers)}
+    jobs = campaign.aiida.jobs
+    in_flight = campaign.cluster.workers if jobs is None else jobs.in_flight
+    inputs: dict[str, Any] = {"max_in_flight": orm.Int(in_flight)}
     if campaign.batch_size is not None:
         inputs["batch_size"] = orm.Int(campaign.batch_size)
     return inputs

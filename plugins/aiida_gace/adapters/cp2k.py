@@ -9,6 +9,7 @@ import typing as t
 import numpy as np
 
 from aiida_gace.adapters.base import Outcome, local_code, tail, text_of
+from aiida_gace.computers import job_options
 from gace.errors import missing
 from gace_platform.labelling.config import CP2KReference
 from gace_platform.labelling.engines.base import Label
@@ -55,6 +56,7 @@ class CP2KAdapter:
             "resources": {"num_machines": 1, "num_mpiprocs_per_machine": reference.processes},
             "withmpi": reference.processes > 1,
             "max_wallclock_seconds": int(time_limit or DAY),
+            **job_options(time_limit),
             "parser_name": "gace.cp2k",
             # the price: processor time of the shell and of all it ran, whatever became of the program
             "append_text": "times",

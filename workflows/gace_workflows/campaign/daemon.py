@@ -12,7 +12,7 @@ import typing as t
 from collections.abc import Callable
 from pathlib import Path
 
-from gace_workflows.campaign.profile import DAEMON_WORKERS, ProfileError, aiida_folder, verdi
+from gace_workflows.campaign.profile import ProfileError, aiida_folder, verdi
 
 if t.TYPE_CHECKING:
     import psutil
@@ -31,16 +31,18 @@ def start_daemon() -> None:
         ProfileError: it did not come up.
     """
     from aiida.engine.daemon.client import DaemonException, get_daemon_client
+    from aiida.manage.configuration import get_config_option
 
     if daemon_runs():
         return
+    number = int(get_config_option("daemon.default_workers"))
     try:
-        get_daemon_client().start_daemon(number_workers=DAEMON_WORKERS, timeout=int(START_SECONDS))
+        get_daemon_client().start_daemon(number_workers=number, timeout=int(START_SECONDS))
     except DaemonException as error:
         raise ProfileError(f"the AiiDA daemon did not start: {' '.join(str(error).split())}") from None
     # AiiDA itself waits ten seconds for the broker, too little on a machine that is busy
     deadline = time.monotonic() + START_SECONDS
-    while not (broker_folder() / "broker.sockets").is_file():
+    while has_own_broker() and not (broker_folder() / "broker.sockets").is_file():
         if time.monotonic() > deadline:
             raise ProfileError(f"AiiDA's message broker did not start within {START_SECONDS:g} s")
         time.sleep(0.2)
@@ -65,8 +67,20 @@ def daemon_runs() -> bool:
     return number is not None and lives(int(number), "daemon")
 
 
+def has_own_broker() -> bool:
+    """Whether the loaded profile's broker is a process of its daemon, not a server that others use too."""
+    from aiida.manage.configuration import get_profile
+
+    return bool(get_profile().process_control_backend == "core.zeromq")
+
+
 def daemon_workers() -> int:
-    """How many workers the broker hands tasks to: what its status file says while it lives, else none."""
+    """How many workers the broker hands tasks to: what its status file says while it lives, else none.
+
+    A server's workers find it again by themselves: all that live count.
+    """
+    if not has_own_broker():
+        return len(worker_processes())
     try:
         status = json.loads((broker_folder() / "broker.status").read_text(encoding="utf-8"))
         return int(status["task_subscribers"]) if lives(int(status["pid"]), "broker") else 0
@@ -83,6 +97,18 @@ def lives(number: int, word: str) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and word in process.cmdline()
     except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
         return False
+
+
+def worker_processes() -> list[psutil.Process]:
+    """The workers of the loaded profile's daemon."""
+    import psutil
+    from aiida.engine.daemon.client import get_daemon_client
+
+    try:
+        supervisor = psutil.Process(int(get_daemon_client().get_daemon_pid() or 0))
+        return [one for one in supervisor.children() if lives(one.pid, "worker")]
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
 
 
 def broker_folder() -> Path:
@@ -111,7 +137,7 @@ def forget_lost_jobs() -> int:
     """Mark jobs as gone whose process number belongs to another process by now; returns how many.
 
     The direct scheduler knows a job by its process number alone, and after a crash (or a reboot) that
-    number may be in use again: the job would seem to run forever.
+    number may be in use again: the job would seem to run forever. Jobs in a queue have numbers of their own.
     """
     from aiida import orm
 
@@ -119,7 +145,8 @@ def forget_lost_jobs() -> int:
     lost = 0
     for node in orm.QueryBuilder().append(orm.CalcJobNode, filters=filters).all(flat=True):
         job, folder = node.get_job_id(), node.get_remote_workdir()
-        if job and job != NOBODY and folder and not works_in(int(job), folder):
+        queued = node.computer is not None and node.computer.scheduler_type != "core.direct"
+        if job and job != NOBODY and folder and not queued and not works_in(int(job), folder):
             node.set_job_id(NOBODY)
             lost += 1
     return lost

@@ -20,6 +20,7 @@ from gace_platform.committee.config import CommitteeSection
 from gace_platform.exam.config import Criteria
 from gace_platform.exploration.config import ExploreConfig, Teacher
 from gace_platform.labelling.config import LabelConfig, PySCFReference, Reference, located
+from gace_workflows.campaign.services import Services
 
 NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
 
@@ -171,6 +172,8 @@ class Campaign(Closed):
     exam: Exam = Exam()
     cluster: Cluster = Cluster()
     stop: Stop = Stop()
+    aiida: Services = Services()
+    """Database and broker of AiiDA, and the queue for labelling jobs; default: all on this machine."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -215,6 +218,8 @@ def load_campaign(path: str | Path, overrides: tuple[str, ...] = ()) -> Campaign
     folder = path.resolve().parent
     if "reference" in campaign.model_fields_set:
         campaign = campaign.model_copy(update={"reference": located(campaign.reference, folder)})
+    if "aiida" in campaign.model_fields_set:
+        campaign = campaign.model_copy(update={"aiida": campaign.aiida.located(folder)})
     return campaign.with_files([(folder / file).resolve() for file in campaign.system.files])
 
 

@@ -64,7 +64,7 @@ def keep(folder: CampaignFolder, tell: Tell) -> dict[str, Any]:
     with folder.kept(), stops_on_signals():
         interrupted = bool(folder.read_state().get("sessions"))
         folder.open_session()
-        profile.open_profile(folder.path, campaign.campaign)
+        profile.open_profile(folder.path, campaign.campaign, campaign.aiida)
         if interrupted:
             # what an earlier keeper left behind: orphans, stale files, processes without a task
             daemon.stop_daemon(folder.path)

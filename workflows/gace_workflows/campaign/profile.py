@@ -24,14 +24,14 @@ if t.TYPE_CHECKING:
     from aiida.manage.configuration.profile import Profile
     from aiida.orm import InstalledCode
 
+    from gace_workflows.campaign.services import Services
+
 AIIDA_FOLDER = ".aiida"
 COMPUTER = "localhost"
 USER = "campaign@localhost"
-DAEMON_WORKERS = 2
 OPTIONS: dict[str, t.Any] = {
     # the default of 2 s is too short on a busy machine
     "daemon.timeout": 20,
-    "daemon.default_workers": DAEMON_WORKERS,
     # a missed broadcast is noticed by polling; the default is a minute
     "runner.poll.interval": 5,
     "transport.task_retry_initial_interval": 5,
@@ -84,38 +84,56 @@ def aiida_folder(folder: Path) -> Path:
     return folder.resolve() / AIIDA_FOLDER
 
 
-def open_profile(folder: Path, campaign: str) -> Profile:
-    """Load the campaign's profile, making it (storage, user, computer) when it is not there yet.
+def open_profile(folder: Path, campaign: str, services: Services | None = None) -> Profile:
+    """Load the campaign's profile, making it (storage, user, computers) when it is not there yet.
 
     Harmless to repeat: what a killed start left half made is completed.
+
+    Args:
+        folder: of the campaign.
+        campaign: its name.
+        services: what a new profile stands on, and where its labelling jobs run; None: all in the folder.
+
+    Raises:
+        ProfileError: the database belongs to another profile.
+        InputError: a password file cannot be read.
     """
     enter(folder)
     from aiida.manage.configuration import create_profile, get_config, load_profile
 
+    from gace_workflows.campaign.queue import ensure_queue
+    from gace_workflows.campaign.services import Services, broker_of, storage_of
+
     name = profile_name(campaign)
     config = get_config(create=True)
     if name not in config.profile_names:
+        storage, storage_config = storage_of(services or Services(), aiida_folder(folder) / "repository")
+        broker, broker_config = broker_of(services or Services())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             create_profile(
                 config,
                 name=name,
                 email=USER,
-                storage_backend="core.sqlite_dos",
-                storage_config={},
-                broker_backend="core.zeromq",
-                broker_config={},
+                storage_backend=storage,
+                storage_config=storage_config,
+                broker_backend=broker,
+                broker_config=broker_config,
             )
-    wanted = {key: value for key, value in OPTIONS.items() if config.get_option(key, scope=name) != value}
+    options = {**OPTIONS, "daemon.default_workers": (services or Services()).workers}
+    wanted = {key: value for key, value in options.items() if config.get_option(key, scope=name) != value}
     if wanted or config.default_profile_name != name:
         for key, value in wanted.items():
             config.set_option(key, value, scope=name)
         config.set_default_profile(name, overwrite=True)
         config.store()
-    let_readers_read(Path(config.get_profile(name).storage_config["filepath"]) / "database.sqlite")
+    if (database := config.get_profile(name).storage_config.get("filepath")) is not None:
+        let_readers_read(Path(database) / "database.sqlite")
     profile = load_profile(name, allow_switch=True)
     ensure_user()
     ensure_computer(aiida_folder(folder) / "work")
+    if services is not None and services.jobs is not None:
+        ensure_queue(services.jobs, aiida_folder(folder) / "work")
     return profile
 
 
@@ -223,7 +241,6 @@ def verdi_hint(folder: Path, campaign: str) -> str:
 
 
 __all__ = [
-    "DAEMON_WORKERS",
     "ProfileError",
     "aiida_folder",
     "enter",
