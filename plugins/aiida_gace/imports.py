@@ -153,7 +153,9 @@ def cp2k(node: t.Any) -> Found:
     charge, unpaired = dft.get("CHARGE", 0), dft.get("MULTIPLICITY", 1) - 1
     stress = None if results.get("stress") is None else np.array(results["stress"])
     label = Label(float(results["energy"]), np.array(results["forces"]), stress, {"converged": True})
-    method = {name: value for name, value in dft.items() if name not in ("CHARGE", "MULTIPLICITY")}
+    # how the field was converged is a remedy's business; how well, and its smearing, move the label
+    method = {name: value for name, value in dft.items() if name not in ("CHARGE", "MULTIPLICITY", "SCF")}
+    method["SCF"] = {name: dft.get("SCF", {}).get(name) for name in ("EPS_SCF", "SMEAR")}
     cell = ("CELL", "COORD")
     subsys = {name: value for name, value in force_eval.get("SUBSYS", {}).items() if name not in cell}
     settings = {

@@ -66,10 +66,10 @@ import json
 from aiida import load_profile, orm
 from aiida.manage import get_manager
 profile = load_profile("tiny")
-jobs = orm.QueryBuilder().append(orm.CalcJobNode, tag="job").append(
-    orm.Computer, with_node="job", project=["label", "scheduler_type"]
-).add_projection("job", ["id"]).all()
-nodes = [(orm.load_node(pk), label, scheduler) for label, scheduler, pk in jobs]
+nodes = [
+    (node, node.computer.label, node.computer.scheduler_type)
+    for node in orm.QueryBuilder().append(orm.CalcJobNode).all(flat=True)
+]
 print(json.dumps({
     "storage": profile.storage_backend,
     "broker": profile.process_control_backend,

@@ -14,6 +14,7 @@ from gace_platform.labelling.references import (
     QuantumEspressoReference,
     Reference,
     TeacherReference,
+    VaspReference,
     located,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "QuantumEspressoReference",
     "Reference",
     "TeacherReference",
+    "VaspReference",
     "load_label_config",
     "located",
 ]

@@ -155,8 +155,49 @@ class CP2KReference(Closed):
     """MPI processes of one calculation."""
 
 
+class VaspReference(Closed):
+    """Plane waves with PAW potentials by VASP, run by AiiDA through aiida-vasp.
+
+    The program and its potentials are licensed: both are the user's own.
+    """
+
+    engine: Literal["vasp"]
+    version: str
+    """Version of the program, such as ``6.4.2``; part of the label key, and compared with what it prints."""
+    potentials: dict[str, str] = Field(min_length=1)
+    """Folder of the potential of each element, such as ``{Ge: Ge_d}``."""
+    potential_folder: Path | None = None
+    """Folder of these folders, such as ``potpaw_PBE.64``; None: ``$VASP_PP_PATH``."""
+    executable: str = "vasp_std"
+    """The program, a name on the PATH or a path."""
+    encut: float = Field(gt=0)
+    """Cutoff of the plane waves, eV."""
+    functional: Literal["PBE", "PBEsol", "revPBE", "AM05"] | None = None
+    """Exchange and correlation; None: that which the potentials were made for."""
+    kpoints_distance: float | None = Field(default=None, gt=0)
+    """Largest distance between k-points, 1/Å; None: the Γ point alone, for large cells."""
+    smearing: Literal["gaussian", "methfessel-paxton", "fermi-dirac", "tetrahedron"] = "gaussian"
+    sigma: float = Field(default=0.05, gt=0)
+    """Width of the smearing, eV; labels are the free energy, which forces belong to."""
+    ediff: float = Field(default=1e-6, gt=0, le=1e-4)
+    """Energy change at which the self-consistent field counts as converged, eV."""
+    max_cycle: int = Field(default=100, ge=1)
+    """Cycles of the first attempt; remedies may use more."""
+    charge: int = 0
+    """Total charge (e) of structures that do not state their own."""
+    magnetisation: dict[str, float] | None = None
+    """Starting moment by element, Bohr magnetons; given: the calculation is spin-polarised."""
+    dispersion: Literal["D3", "D3BJ", "TS"] | None = None
+    isolated_box: float = Field(default=10.0, gt=4)
+    """Shortest edge of the cell around an isolated atom, Å."""
+    processes: int = Field(default=1, ge=1)
+    """MPI processes of one calculation."""
+    tags: dict[str, Any] = Field(default_factory=dict)
+    """Further INCAR tags in lower case, such as ``{ldau: true}``; part of the label key."""
+
+
 Reference = Annotated[
-    PySCFReference | TeacherReference | QuantumEspressoReference | CP2KReference,
+    PySCFReference | TeacherReference | QuantumEspressoReference | CP2KReference | VaspReference,
     Field(discriminator="engine"),
 ]
 
@@ -169,4 +210,7 @@ def located(reference: Reference, folder: Path) -> Reference:
     if isinstance(reference, CP2KReference) and reference.data_folder is not None:
         path = (folder / reference.data_folder.expanduser()).resolve()
         return reference.model_copy(update={"data_folder": path})
+    if isinstance(reference, VaspReference) and reference.potential_folder is not None:
+        path = (folder / reference.potential_folder.expanduser()).resolve()
+        return reference.model_copy(update={"potential_folder": path})
     return reference

@@ -60,6 +60,10 @@ def make_adapter(reference: Reference) -> Adapter:
         from aiida_gace.adapters.cp2k import CP2KAdapter
 
         return CP2KAdapter(reference)
+    if reference.engine == "vasp":
+        from aiida_gace.adapters.vasp import VaspAdapter
+
+        return VaspAdapter(reference)
     raise InputError(f"the engine {reference.engine} is not run through a plug-in of AiiDA")
 
 

@@ -67,6 +67,8 @@ def check_packages(campaign: Campaign) -> None:
         programs.append(("aiida_quantumespresso", "aiida-quantumespresso", "dft"))
     if campaign.reference.engine == "cp2k":
         programs.append(("aiida_cp2k", "aiida-cp2k", "cp2k"))
+    if campaign.reference.engine == "vasp":
+        programs.append(("aiida_vasp", "aiida-vasp", "vasp"))
     for module, package, extra in (
         *programs,
         ("aiida", "aiida-core", "aiida"),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import typing as t
 
-from gace_platform.labelling.config import CP2KReference, PySCFReference, QuantumEspressoReference
+from gace_platform.labelling.config import (
+    CP2KReference,
+    PySCFReference,
+    QuantumEspressoReference,
+    VaspReference,
+)
 from gace_workflows.campaign.file import Campaign
 
 if t.TYPE_CHECKING:
@@ -70,6 +75,9 @@ def level(campaign: Campaign) -> str:
     if isinstance(reference, CP2KReference):
         basis = reference.basis if isinstance(reference.basis, str) else ", ".join(reference.basis.values())
         return f"{reference.functional}/{basis} with a grid to {reference.cutoff:g} Ry by CP2K"
+    if isinstance(reference, VaspReference):
+        names = ", ".join(reference.potentials.values())
+        return f"plane waves to {reference.encut:g} eV with the potentials {names} by VASP"
     return f"teacher {reference.calculator}"
 
 

@@ -15,6 +15,7 @@ from gace_platform.labelling.config import (
     PySCFReference,
     QuantumEspressoReference,
     Reference,
+    VaspReference,
 )
 from gace_platform.labelling.ladder import Remedy
 
@@ -89,7 +90,7 @@ class Engine(Protocol):
         ...
 
 
-THROUGH_AIIDA = frozenset({"cp2k", "quantum-espresso"})
+THROUGH_AIIDA = frozenset({"cp2k", "quantum-espresso", "vasp"})
 """Engines whose program AiiDA runs: they take part in campaigns, and have no ``run`` of their own."""
 
 
@@ -103,6 +104,10 @@ def make_engine(reference: Reference) -> Engine:
         from gace_platform.labelling.engines.cp2k import CP2KEngine
 
         return CP2KEngine(reference)
+    if isinstance(reference, VaspReference):
+        from gace_platform.labelling.engines.vasp import VaspEngine
+
+        return VaspEngine(reference)
     if isinstance(reference, PySCFReference):
         from gace_platform.labelling.engines.pyscf import PySCFEngine
 
