@@ -109,13 +109,17 @@ def labelling(campaign: Campaign, places: Places) -> Config:
     }
 
 
+def jobs_in_flight(campaign: Campaign) -> int:
+    """How many labelling jobs may wait or run at a time."""
+    jobs = campaign.aiida.jobs
+    return campaign.cluster.workers if jobs is None else jobs.in_flight
+
+
 def labelling_inputs(campaign: Campaign) -> dict[str, Any]:
     """Further inputs of the labelling work chain: how many jobs of which size."""
     from aiida import orm
 
-    jobs = campaign.aiida.jobs
-    in_flight = campaign.cluster.workers if jobs is None else jobs.in_flight
-    inputs: dict[str, Any] = {"max_in_flight": orm.Int(in_flight)}
+    inputs: dict[str, Any] = {"max_in_flight": orm.Int(jobs_in_flight(campaign))}
     if campaign.batch_size is not None:
         inputs["batch_size"] = orm.Int(campaign.batch_size)
     return inputs
@@ -280,6 +284,7 @@ __all__ = [
     "exam_result",
     "exploration",
     "first_exploration",
+    "jobs_in_flight",
     "labelling",
     "labelling_inputs",
     "pretraining",

@@ -1,0 +1,89 @@
+"""The ``aiida:`` section of a campaign file: what it means, and what is refused before anything is started."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from gace.errors import InputError
+from gace_workflows import recipes
+from gace_workflows.campaign.daemon import end_leftovers
+from gace_workflows.campaign.file import dump_campaign, load_campaign, parse_campaign
+from gace_workflows.campaign.services import Services, broker_of, check_services, storage_of
+from gace_workflows.drill.rehearsal import REHEARSAL
+
+POSTGRES = {"backend": "postgresql", "database": "one", "user": "me", "password_file": "secret"}
+
+
+def test_by_default_all_is_in_the_folder(tmp_path):
+    assert storage_of(Services(), tmp_path) == ("core.sqlite_dos", {})
+    assert broker_of(Services()) == ("core.zeromq", {})
+    assert Services().jobs is None
+
+
+def test_servers_get_what_aiida_wants(tmp_path):
+    (tmp_path / "secret").write_text("open sesame\nsecond line")
+    content = {
+        "storage": POSTGRES,
+        "broker": {"backend": "rabbitmq", "host": "mq", "password_file": "secret"},
+    }
+    services = Services.model_validate(content).located(tmp_path)
+    name, config = storage_of(services, tmp_path / "files")
+    assert name == "core.psql_dos"
+    assert (config["database_password"], config["database_port"]) == ("open sesame", 5432)
+    assert config["repository_uri"] == f"file://{tmp_path}/files"
+    name, config = broker_of(services)
+    assert name == "core.rabbitmq"
+    assert (config["broker_host"], config["broker_password"]) == ("mq", "open sesame")
+
+
+def test_password_files_are_found_from_the_frozen_copy_too(tmp_path, write_campaign):
+    file = write_campaign(tmp_path / "here", aiida={"storage": POSTGRES})
+    campaign = load_campaign(file)
+    assert campaign.aiida.storage.password_file == tmp_path / "here" / "secret"
+    assert parse_campaign(dump_campaign(campaign)).aiida == campaign.aiida
+    assert "open sesame" not in yaml.safe_dump(dump_campaign(campaign))
+
+
+def test_a_missing_password_file_is_named(tmp_path):
+    services = Services.model_validate({"storage": POSTGRES}).located(tmp_path)
+    with pytest.raises(InputError, match="secret"):
+        storage_of(services, tmp_path)
+
+
+def test_a_queue_without_slurm_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="sbatch"):
+        check_services(Services.model_validate({"jobs": {}}))
+
+
+@pytest.mark.aiida
+@pytest.mark.parametrize(
+    ("section", "most"), [({}, 2), ({"jobs": {"in_flight": 17}}, 17), ({"jobs": {}}, 4)], ids=str
+)
+def test_jobs_in_flight_are_bounded_as_asked(section, most):
+    campaign = parse_campaign({**REHEARSAL, "aiida": section})
+    assert recipes.labelling_inputs(campaign)["max_in_flight"].value == most
+
+
+def test_unknown_keys_name_the_nearest(tmp_path, write_campaign):
+    file = write_campaign(tmp_path, aiida={"jobs": {"partition": "long", "account": "x", "in_fligth": 3}})
+    with pytest.raises(InputError, match="in_flight"):
+        load_campaign(file)
+
+
+def test_the_supervisors_helper_is_ended_with_the_daemon(tmp_path):
+    script = "from circus import stats; import time; time.sleep(60)"
+    environment = {**os.environ, "AIIDA_PATH": str(tmp_path / ".aiida")}
+    other = {**os.environ, "AIIDA_PATH": str(tmp_path / "other" / ".aiida")}
+    ours, theirs = (subprocess.Popen([sys.executable, "-c", script], env=one) for one in (environment, other))
+    try:
+        assert end_leftovers(tmp_path) == 1
+        assert ours.poll() is not None or ours.wait(10) is not None
+        assert theirs.poll() is None
+    finally:
+        for one in (ours, theirs):
+            one.kill()
+            one.wait()
