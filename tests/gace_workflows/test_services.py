@@ -1,4 +1,4 @@
-"""The ``aiida:`` section of a campaign file: what it means, and what is refused before anything is started."""
+"""The ``aiida:`` section of a campaign file: what it means, and what is refused before anything starts."""
 
 import os
 import subprocess
@@ -59,13 +59,12 @@ def test_a_queue_without_slurm_is_refused(monkeypatch, tmp_path):
         check_services(Services.model_validate({"jobs": {}}))
 
 
-@pytest.mark.aiida
 @pytest.mark.parametrize(
     ("section", "most"), [({}, 2), ({"jobs": {"in_flight": 17}}, 17), ({"jobs": {}}, 4)], ids=str
 )
 def test_jobs_in_flight_are_bounded_as_asked(section, most):
     campaign = parse_campaign({**REHEARSAL, "aiida": section})
-    assert recipes.labelling_inputs(campaign)["max_in_flight"].value == most
+    assert recipes.jobs_in_flight(campaign) == most
 
 
 def test_unknown_keys_name_the_nearest(tmp_path, write_campaign):
