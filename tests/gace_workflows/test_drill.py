@@ -13,7 +13,8 @@ import pytest
 from gace.randomness import generator
 from gace_workflows.drill import clock
 from gace_workflows.drill.faults import unreadable_scratch
-from gace_workflows.drill.rounds import TARGETS, Hunter
+from gace_workflows.drill.rehearsal import REHEARSALS
+from gace_workflows.drill.rounds import TARGETS, Hunter, targets_of
 from gace_workflows.drill.victims import kill, kind_of, processes_of
 
 
@@ -31,6 +32,7 @@ from gace_workflows.drill.victims import kill, kind_of, processes_of
         ("bash _aiidasubmit.sh", "job"),
         ("gace labels run config.yaml --out out --json", "step"),
         ("python -c from multiprocessing.spawn import spawn_main", "Dask worker"),
+        ("/usr/bin/pw.x -in aiida.in", "DFT program"),
         ("bash", None),
     ],
 )
@@ -94,6 +96,14 @@ def test_no_kind_is_left_out(tmp_path):
     for _ in range(150):
         hunter.kills[hunter.aim()] += 1
     assert min(hunter.kills[kind] for kind in TARGETS) >= 8
+
+
+@pytest.mark.parametrize("engine", REHEARSALS)
+def test_every_rehearsal_is_a_campaign_and_has_a_program_to_kill(engine):
+    from gace_workflows.campaign.file import parse_campaign
+
+    assert parse_campaign(REHEARSALS[engine]).reference.engine == engine
+    assert sum(kind in ("program", "DFT program") for kind in targets_of(engine)) == 1
 
 
 def test_the_shifted_clock_follows_its_file(tmp_path):

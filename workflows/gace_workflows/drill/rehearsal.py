@@ -1,4 +1,4 @@
-"""A campaign small enough to be killed often: four copper atoms, a teacher in the place of DFT."""
+"""Campaigns small enough to be killed often: copper with a teacher in the place of DFT, silicon with pw.x."""
 
 from __future__ import annotations
 
@@ -43,12 +43,33 @@ REHEARSAL: dict[str, Any] = {
 }
 """The campaign file, less the seed."""
 
+SILICON: dict[str, Any] = {
+    **REHEARSAL,
+    "system": {"structure": "silicon.xyz"},
+    "reference": {
+        "engine": "quantum-espresso",
+        "pseudopotentials": {"Si": "Si.pz-vbc.UPF"},
+        "protocol": "fast",
+        "cutoff_wfc": 10,
+        "kpoints_distance": 1.0,
+        "smearing": "gaussian",
+        "isolated_box": 6.0,
+    },
+    # four atoms of silicon in a coarse basis need not be right, only the same every time
+    "labelling": {**REHEARSAL["labelling"], "quality": {"max_force": 500, "max_binding_energy": 200}},
+    "initial": {"labels": 5, "teacher": {"calculator": "tersoff-si"}},
+}
+"""The same with a DFT program that AiiDA runs."""
+
+REHEARSALS: dict[str, dict[str, Any]] = {"teacher": REHEARSAL, "quantum-espresso": SILICON}
+"""Rehearsals by the engine that labels."""
+
 
 class DrillError(GaceError, RuntimeError):
     """The drill itself could not be carried out."""
 
 
-def write_rehearsal(folder: Path, seed: int) -> Path:
+def write_rehearsal(folder: Path, seed: int, engine: str = "teacher") -> Path:
     """Write the campaign file and its geometry into ``folder``; returns the file."""
     from ase.build import bulk
 
@@ -56,8 +77,9 @@ def write_rehearsal(folder: Path, seed: int) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     write_structures(folder / "copper.xyz", [bulk("Cu", "fcc", a=3.6, cubic=True)])
+    write_structures(folder / "silicon.xyz", [bulk("Si", "diamond", a=5.43)])
     file = folder / "campaign.yaml"
-    file.write_text(yaml.safe_dump({**REHEARSAL, "seed": seed}), encoding="utf-8")
+    file.write_text(yaml.safe_dump({**REHEARSALS[engine], "seed": seed}), encoding="utf-8")
     return file
 
 
@@ -88,13 +110,13 @@ def summary_of(folder: Path) -> dict[str, Any]:
         raise DrillError(f"the campaign in {folder} left no summary") from None
 
 
-def undisturbed(folder: Path, seed: int, timeout: float) -> dict[str, Any]:
+def undisturbed(folder: Path, seed: int, timeout: float, engine: str = "teacher") -> dict[str, Any]:
     """Carry out the rehearsal in peace; returns its summary.
 
     Raises:
         DrillError: it failed without any help of ours.
     """
-    file = write_rehearsal(folder, seed)
+    file = write_rehearsal(folder, seed, engine)
     with (folder / "output").open("wb") as output:
         process = start(output, "run", file, "--dir", folder / "campaign")
         try:

@@ -21,8 +21,16 @@ Record = Callable[[dict[str, Any]], None]
 EVERYTHING = "everything"
 """All processes at once, as a machine does that loses its power."""
 
-TARGETS = (*(name for name, _ in KINDS), EVERYTHING)
-"""What a kill may be aimed at."""
+NEVER = {"teacher": "DFT program", "quantum-espresso": "program"}
+"""The kind of process that a rehearsal with this engine does not have."""
+
+
+def targets_of(engine: str) -> tuple[str, ...]:
+    """What a kill may be aimed at in a rehearsal with this engine."""
+    return (*(name for name, _ in KINDS if name != NEVER[engine]), EVERYTHING)
+
+
+TARGETS = targets_of("teacher")
 
 LOOK_SECONDS = 0.25
 PATIENCE = 12.0
@@ -50,8 +58,15 @@ class Round(NamedTuple):
 class Hunter:
     """Aims kills at one campaign: at every kind of process alike, at random points of its life."""
 
-    def __init__(self, campaign: Path, random: np.random.Generator, before: Counter[str]) -> None:
+    def __init__(
+        self,
+        campaign: Path,
+        random: np.random.Generator,
+        before: Counter[str],
+        targets: tuple[str, ...] = TARGETS,
+    ) -> None:
         self.campaign = campaign
+        self.targets = targets
         self.random = random
         self.before = before
         """Kills of earlier rounds by kind."""
@@ -59,9 +74,9 @@ class Hunter:
 
     def aim(self) -> str:
         """The kind to kill next, drawn in favour of those that were hit least."""
-        done = [self.before[kind] + self.kills[kind] for kind in TARGETS]
+        done = [self.before[kind] + self.kills[kind] for kind in self.targets]
         weight = np.array([0.25 ** (count - min(done)) for count in done])
-        return TARGETS[int(self.random.choice(len(TARGETS), p=weight / weight.sum()))]
+        return self.targets[int(self.random.choice(len(self.targets), p=weight / weight.sum()))]
 
     def strike(self, ended: Callable[[float], bool]) -> dict[str, Any] | None:
         """Wait for a process of the kind aimed at and kill it; else another's; None if nothing was killed.
@@ -107,6 +122,7 @@ def kill_through(
     tell: Tell,
     record: Record = lambda blow: None,
     before: Counter[str] | None = None,
+    engine: str = "teacher",
 ) -> Round:
     """Carry a rehearsal to its end while its processes are killed.
 
@@ -120,11 +136,12 @@ def kill_through(
         tell: takes each line of progress.
         record: takes each kill: kind, process number, command line.
         before: kills of earlier rounds by kind; the kinds hit least are aimed at.
+        engine: that labels.
     """
     campaign = folder / "campaign"
-    file = write_rehearsal(folder, seed)
+    file = write_rehearsal(folder, seed, engine)
     random = generator(seed, "drill", number)
-    hunter = Hunter(campaign, random, before or Counter())
+    hunter = Hunter(campaign, random, before or Counter(), targets_of(engine))
     deadline = time.monotonic() + timeout
     resumes = 0
     with (folder / "output").open("ab") as output:

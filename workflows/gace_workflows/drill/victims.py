@@ -20,6 +20,7 @@ KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("walker", ("gace_platform.exploration.walker",)),
     ("training", ("train", "--out")),
     ("job", ("_aiidasubmit.sh",)),
+    ("DFT program", ("pw.x",)),
     ("step", ("--out", "--json")),
     ("Dask worker", ("multiprocessing.spawn",)),
 )
