@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -33,8 +33,12 @@ def targets_of(engine: str) -> tuple[str, ...]:
 TARGETS = targets_of("teacher")
 
 LOOK_SECONDS = 0.25
-PATIENCE = 12.0
-"""How long a kill waits for a process of its kind; then it strikes whatever is there, s."""
+PATIENCE = 8.0
+"""How long a kill waits for a process of its kind; then it strikes another that is there, s."""
+
+SURPLUS = 3.0
+"""A kind that was hit this much more often than the average is not struck in another's place: else a command
+that takes long to start would be killed again and again before it has started anything."""
 
 HESITATION = 1.0
 """Longest time between the sight of a process and the blow, so that it is met at any point of its life, s."""
@@ -72,11 +76,21 @@ class Hunter:
         """Kills of earlier rounds by kind."""
         self.kills: Counter[str] = Counter()
 
-    def aim(self) -> str:
+    def hits(self, kind: str) -> int:
+        """How often a kind was hit so far, in all rounds."""
+        return self.before[kind] + self.kills[kind]
+
+    def aim(self, among: Sequence[str] | None = None) -> str:
         """The kind to kill next, drawn in favour of those that were hit least."""
-        done = [self.before[kind] + self.kills[kind] for kind in self.targets]
-        weight = np.array([0.25 ** (count - min(done)) for count in done])
-        return self.targets[int(self.random.choice(len(self.targets), p=weight / weight.sum()))]
+        kinds = self.targets if among is None else among
+        least = min(map(self.hits, kinds))
+        weight = np.array([1.0 / (1 + self.hits(kind) - least) ** 2 for kind in kinds])
+        return kinds[int(self.random.choice(len(kinds), p=weight / weight.sum()))]
+
+    def substitutes(self) -> list[str]:
+        """Kinds that are there and were not hit far more often than the others."""
+        most = sum(map(self.hits, self.targets)) / len(self.targets) + SURPLUS
+        return [kind for kind in sorted(victims(self.campaign)) if self.hits(kind) < most]
 
     def strike(self, ended: Callable[[float], bool]) -> dict[str, Any] | None:
         """Wait for a process of the kind aimed at and kill it; else another's; None if nothing was killed.
@@ -95,8 +109,8 @@ class Hunter:
                     return None
                 if (blow := self._kill(kind)) is not None:
                     return blow
-        found = sorted(victims(self.campaign))
-        return self._kill(found[int(self.random.integers(len(found)))]) if found else None
+        found = self.substitutes()
+        return self._kill(self.aim(found)) if found else None
 
     def _kill(self, kind: str) -> dict[str, Any] | None:
         """Kill one process of a kind; the kill counts when it is seen to be dead."""
