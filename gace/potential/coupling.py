@@ -146,6 +146,8 @@ class RawCoupling(nn.Module):
         coupling = Coupling(left, right, out)
         self.left, self.right, self.paths = coupling.left, coupling.right, coupling.paths
         self.out, self.rows = coupling.out, coupling.rows
+        self.counts = [len(paths) for paths in coupling.paths]
+        """Number of paths to each irrep."""
         index = coupling.index_left * right.dim + coupling.index_right
         matrix = torch.zeros(coupling.matrix.shape[0], left.dim * right.dim, dtype=torch.float64)
         matrix[:, index] = coupling.matrix

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from gace.basis import RadialNetwork
 from gace.potential.coupling import Coupling, RawCoupling, Rows
 from gace.potential.irreps import SCALAR, Irreps, both_parities, natural
-from gace.potential.kernels import available, density
-from gace.potential.products import SparseProducts
+from gace.potential.kernels import available
+from gace.potential.sparse import SparseLayer
 
 
 class Bonds(NamedTuple):
@@ -81,6 +81,7 @@ class Layer(nn.Module):
     ) -> None:
         super().__init__()
         self.l_max, self.channels, self.order = l_max, channels, order
+        self.n_elements = n_elements
         self.order_decay, self.degree_decay = order_decay, degree_decay
         g, K = generator, channels
         self.radial = RadialNetwork(
@@ -99,11 +100,12 @@ class Layer(nn.Module):
             )
             self.raw_coupling = None
             self.density_irreps = harmonics
-            rows = Rows.of(harmonics, [1] * len(harmonics))
+            density_counts = [1] * len(harmonics)
         else:
             self.raw_coupling = RawCoupling(harmonics, incoming, wanted)
             self.density_irreps = self.raw_coupling.out
-            rows = self.raw_coupling.rows
+            density_counts = self.raw_coupling.counts
+        rows = Rows.of(self.density_irreps, density_counts)
         self.density_weights = _normal(g, rows.fan_in * K, rows.n_paths, K, K)
         self._remember("density", rows)
 
@@ -135,8 +137,13 @@ class Layer(nn.Module):
             self.message_mixing = _normal(g, torch.tensor(float(K)), len(outgoing), K, K)
             self.register_buffer("message_owner", torch.tensor(outgoing.owner()), persistent=False)
             self.leaf = nn.Parameter(torch.randn(n_elements, K, generator=g, dtype=torch.float64))
-        self.sparse = SparseProducts(
-            dict(self.couplings.items()), self.scalar_rows, self.message_rows, self.message_irreps, A
+        self.sparse = SparseLayer(
+            self.raw_coupling,
+            (A, density_counts),
+            dict(self.couplings.items()),
+            self.scalar_rows,
+            self.message_rows,
+            self.message_irreps,
         )
         self.measuring = False
 
@@ -156,10 +163,10 @@ class Layer(nn.Module):
             carried: messages ``(M, dim, K)``; None in the first layer.
             species: their element indices ``(N,)``.
         """
+        if available(bonds.basis) and not self.measuring:
+            invariants, message = self.sparse(self, bonds, carried, species)
+            return LayerOutput(message, invariants.transpose(0, 1))
         A = self._density(bonds, carried, species)
-        if available(A) and not self.measuring:
-            invariants, summed = self.sparse(self, A, species)
-            return LayerOutput(self._mix(summed, species), invariants)
         parts = [A]
         if self.order >= 2:
             pair = self._couple("pair", A, A)
@@ -175,16 +182,14 @@ class Layer(nn.Module):
 
     def _density(self, bonds: Bonds, carried: Tensor | None, species: Tensor) -> Tensor:
         """A ``(dim, N, K)``: sum over neighbours first, then couple, then mix channels."""
-        N, J = bonds.neighbour_species.shape
-        radial = self.radial(bonds.basis, species, bonds.neighbour_species, bonds.cutoff)
-        radial = radial.view(N, J, self.l_max + 1, self.channels)
-        harmonics = bonds.harmonics[..., : (self.l_max + 1) ** 2]
+        harmonics, radial = self.radial_and_harmonics(bonds, species)
         if self.raw_coupling is None:
             # what a neighbour of the first layer says is its element
             rows = self._summed_over_neighbours(
                 harmonics, radial, self.indicator.unsqueeze(1), bonds.neighbour_species
             )
         else:
+            assert carried is not None  # only a layer without incoming irreps is called without messages
             rows = self.raw_coupling(
                 self._summed_over_neighbours(harmonics, radial, carried, bonds.neighbour)
             )
@@ -195,22 +200,26 @@ class Layer(nn.Module):
         mixed = torch.bmm(rows, weight)
         return mixed if self.raw_coupling is None else _contract(self.density_sum, mixed)
 
+    def radial_and_harmonics(self, bonds: Bonds, species: Tensor) -> tuple[Tensor, Tensor]:
+        """Harmonics ``(N, J, lm)`` and radial functions ``(N, J, l, K)`` of this layer."""
+        radial = self.radial(bonds.basis, species, bonds.neighbour_species, bonds.cutoff)
+        return (
+            bonds.harmonics[..., : (self.l_max + 1) ** 2],
+            radial.view(*radial.shape[:2], self.l_max + 1, self.channels),
+        )
+
     def _summed_over_neighbours(
-        self, harmonics: Tensor, radial: Tensor, carried: Tensor | None, neighbour: Tensor | None
+        self, harmonics: Tensor, radial: Tensor, carried: Tensor, neighbour: Tensor | None
     ) -> Tensor:
         """``Σ_j Y_lm R_lk I_ck`` ``(lm c, N, K)``; see :func:`gace.potential.kernels.density`."""
-        if available(radial):
-            return density(harmonics, radial, carried, neighbour)
         N, J, _, K = radial.shape
-        if carried is not None:
-            if neighbour is not None:
-                carried = carried.index_select(0, neighbour.reshape(-1))
-            carried = carried.view(N, J, -1, K)
+        if neighbour is not None:
+            carried = carried.index_select(0, neighbour.reshape(-1))
+        carried = carried.view(N, J, -1, K)
         summed = []
         for l in range(self.l_max + 1):
             y = harmonics[..., l * l : (l + 1) ** 2].transpose(1, 2)
-            one = radial[:, :, l]
-            summed.append(torch.bmm(y, one if carried is None else (one.unsqueeze(2) * carried).flatten(2)))
+            summed.append(torch.bmm(y, (radial[:, :, l].unsqueeze(2) * carried).flatten(2)))
         return torch.cat(summed, dim=1).view(N, -1, K).transpose(0, 1)
 
     def _couple(self, name: str, x: Tensor, y: Tensor) -> Tensor:

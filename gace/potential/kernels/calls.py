@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,16 +21,18 @@ def available(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in _NAMES and library() is not None
 
 
-def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | None) -> None:
-    """Call the C function ``name``; contiguous tensors go as pointers, None as null."""
+def call(name: str, dtype: torch.dtype, *arguments: Tensor | Sequence[int] | None) -> None:
+    """Call the C function ``name``; contiguous tensors go as pointers, None as null, numbers as int64."""
     function = getattr(library(), f"{name}_{_NAMES[dtype]}")
     function(*map(_c, arguments), ctypes.c_int(torch.get_num_threads()))
 
 
-def _c(argument: Tensor | int | None) -> ctypes.c_void_p | ctypes.c_int | None:
+def _c(argument: Tensor | Sequence[int] | None) -> object:
+    if argument is None:
+        return None
     if isinstance(argument, Tensor):
         return ctypes.c_void_p(argument.data_ptr())
-    return ctypes.c_int(argument) if isinstance(argument, int) else None
+    return (ctypes.c_int64 * len(argument))(*argument)
 
 
 def no_third_derivative(ctx: object, *gradients: Tensor | None) -> None:

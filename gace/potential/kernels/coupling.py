@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from gace.potential.kernels.calls import call, no_third_derivative, operators
 
-_TABLES = "Tensor index, Tensor value, Tensor size"
+_TABLES = "Tensor species, Tensor index, Tensor value, int[] size"
 _IN = f"Tensor x, Tensor y, Tensor w, {_TABLES}"
-operators.define(f"coupling({_IN}, int targets, bool equal) -> Tensor")
+operators.define(f"coupling({_IN}, bool equal) -> Tensor")
 operators.define(f"coupling_backward(Tensor g, {_IN}, bool equal, bool of_w) -> (Tensor, Tensor, Tensor)")
 operators.define(
     f"coupling_twice(Tensor g, {_IN}, Tensor a, Tensor b, bool equal) -> (Tensor, Tensor, Tensor, Tensor)"
@@ -21,7 +21,7 @@ operators.define(
 
 
 class WeightedCoupling(nn.Module):
-    """``out[target(r)] += w[path(r)] · Σ_ij C[r, i, j] x[i] y[j]``, for every atom and channel.
+    """``out[target(r)] += w[path(r), z] · Σ_ij C[r, i, j] x[i] y[j]`` for every atom (element z) and channel.
 
     No row r is ever stored: the cost is that of the nonzero coefficients.
 
@@ -48,7 +48,7 @@ class WeightedCoupling(nn.Module):
         both = where
         if equal:  # the derivative by either factor, in one go
             both, value = np.concatenate([where, where[[0, 2, 1]]], axis=1), np.tile(value, 2)
-        sizes, self.equal, self.targets = coefficients.shape, equal, targets
+        sizes, self.equal = coefficients.shape, equal
         index, values, counts = [np.stack([path, target], axis=1).ravel()], [], []
         for role, terms in enumerate((where, both, both[:, :0] if equal else where)):
             order = np.lexsort((*np.delete(terms, role, 0)[::-1], terms[role]))
@@ -56,59 +56,52 @@ class WeightedCoupling(nn.Module):
             index.append(np.delete(terms, role, 0)[:, order].T.ravel())
             values.append(value[: terms.shape[1]][order])
             counts.append(terms.shape[1])
-        everything = [sizes[0], max(path, default=-1) + 1, *sizes[1:], targets, *counts]
+        self.size = [sizes[0], max(path, default=-1) + 1, *sizes[1:], targets, *counts[:2]]
         self.register_buffer(
             "index", torch.from_numpy(np.concatenate(index).astype(np.int32)), persistent=False
         )
         self.register_buffer("value", torch.from_numpy(np.concatenate(values)), persistent=False)
-        self.register_buffer("size", torch.tensor(everything), persistent=False)
 
-    def forward(self, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        """``(dim_x, N, K), (dim_y, N, K), (paths, N, K) or (paths,) -> (targets, N, K)``."""
-        tables = (self.index, self.value, self.size)
-        out: Tensor = torch.ops.gace.coupling(x, y, w, *tables, self.targets, self.equal)
+    def forward(self, x: Tensor, y: Tensor, w: Tensor, species: Tensor) -> Tensor:
+        """``(N, dim_x, K), (N, dim_y, K), (paths, n_elements, K), (N,) -> (N, targets, K)``."""
+        out: Tensor = torch.ops.gace.coupling(x, y, w, species, self.index, self.value, self.size, self.equal)
         return out
 
 
-def _sizes(size: Tensor, x: Tensor, w: Tensor) -> Tensor:
-    """What C needs: the tables' sizes, the number of columns and the step of the weights."""
-    columns = torch.tensor([x.shape[1] * x.shape[2], int(w.ndim > 1)])
-    return torch.cat([size[:5], columns, size[5:]])
+def _sizes(size: list[int], w: Tensor, species: Tensor) -> list[int]:
+    """What C needs: sizes of the tables, number of atoms, channels and elements."""
+    return [*size, species.shape[0], w.shape[2], w.shape[1]]
 
 
 def _forward(*arguments: Any) -> Tensor:
-    x, y, w, index, value, size = (one.contiguous() for one in arguments[:-2])
-    targets, equal = arguments[-2:]
-    out = x.new_empty(targets, *x.shape[1:])
-    call("coupling_forward", x.dtype, index, value, _sizes(size, x, w), x, y, w, out, int(equal))
+    x, y, w, species, index, value = (one.contiguous() for one in arguments[:-2])
+    size = arguments[-2]
+    out = x.new_empty(x.shape[0], size[4], x.shape[2])
+    call("coupling_forward", x.dtype, index, value, _sizes(size, w, species), species, x, y, w, out)
     return out
 
 
 def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    g, x, y, w, index, value, size = (one.contiguous() for one in arguments[:-2])
-    equal, of_w = arguments[-2:]
-    slopes = _slopes(x, y, w, equal, of_w)
-    of_x, of_y, gw = slopes
-    sizes = _sizes(size, x, w)
+    g, x, y, w, species, index, value = (one.contiguous() for one in arguments[:-3])
+    size, equal, of_w = arguments[-3:]
+    of_x, of_y, slope = slopes = _slopes(x, y, w, equal, of_w)
     call(
-        "coupling_backward", x.dtype, index, value, sizes,
-        g, x, y, w, gw if of_w else None, of_x, None if equal else of_y, int(equal),
+        "coupling_backward", x.dtype, index, value, _sizes(size, w, species), species,
+        g, x, y, w, slope if of_w else None, of_x, None if equal else of_y,
     )  # fmt: skip
     return slopes
 
 
 def _twice(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    g, x, y, w, index, value, size, a, b = (one.contiguous() for one in arguments[:-1])
-    equal = arguments[-1]
-    of_w = w.ndim > 1
-    of_g, slopes = torch.empty_like(g), _slopes(x, y, w, equal, of_w)
-    of_x, of_y, gw = slopes
-    sizes = _sizes(size, x, w)
+    g, x, y, w, species, index, value = (one.contiguous() for one in arguments[:-4])
+    size, equal = arguments[-4], arguments[-1]
+    a, b = (one.contiguous() for one in arguments[-3:-1])
+    of_g, (of_x, of_y, slope) = _like(g), _slopes(x, y, w, equal, True)
     call(
-        "coupling_twice", x.dtype, index, value, sizes,
-        g, x, y, w, a, b, of_g, gw if of_w else None, of_x, None if equal else of_y, int(equal),
+        "coupling_twice", x.dtype, index, value, _sizes(size, w, species), species,
+        g, x, y, w, a, b, of_g, slope, of_x, None if equal else of_y,
     )  # fmt: skip
-    return of_g, *slopes
+    return of_g, of_x, of_y, slope
 
 
 def _like(x: Tensor) -> Tensor:
@@ -125,17 +118,17 @@ def _fake_backward(g: Tensor, x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tu
 
 
 def _fake_twice(g: Tensor, x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return _like(g), *_slopes(x, y, w, rest[-1], w.ndim > 1)
+    return _like(g), *_slopes(x, y, w, rest[-1], True)
 
 
 def _keep_forward(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
     ctx.save_for_backward(*inputs[:-2])
-    ctx.targets, ctx.equal = inputs[-2:]
+    ctx.size, ctx.equal = inputs[-2:]
 
 
 def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
-    ctx.save_for_backward(*inputs[:-2])
-    ctx.equal, ctx.of_w = inputs[-2:]
+    ctx.save_for_backward(*inputs[:-3])
+    ctx.size, ctx.equal, ctx.of_w = inputs[-3:]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
@@ -151,19 +144,21 @@ def _asked_for(node: Any) -> bool:
 
 def _of_forward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     of_w = ctx.needs_input_grad[2] and _asked_for(ctx.next_functions[2][0])
-    x, y, w = torch.ops.gace.coupling_backward(g, *ctx.saved_tensors, ctx.equal, of_w)
+    x, y, w = torch.ops.gace.coupling_backward(g, *ctx.saved_tensors, ctx.size, ctx.equal, of_w)
     return (x, None if ctx.equal else y, w if of_w else None, *[None] * 5)
 
 
 def _of_backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
-    g, x, y, w, *tables = ctx.saved_tensors
-    equal, of_w = ctx.equal, ctx.of_w
-    of_g, of_x, of_y, slope = torch.ops.gace.coupling_twice(*ctx.saved_tensors, a, a if equal else b, equal)
-    if of_w:  # the derivative by the weights is a product of the same kind, with c in their place
-        of_g = of_g + torch.ops.gace.coupling(x, y, c, *tables, g.shape[0], equal)
-        more_x, more_y, _ = torch.ops.gace.coupling_backward(g, x, y, c, *tables, equal, False)
+    g, x, y, _w, *tables = ctx.saved_tensors
+    size, equal = ctx.size, ctx.equal
+    of_g, of_x, of_y, slope = torch.ops.gace.coupling_twice(
+        *ctx.saved_tensors, size, a, a if equal else b, equal
+    )
+    if ctx.of_w:  # the derivative by the weights is a product of the same kind, with c in their place
+        of_g = of_g + torch.ops.gace.coupling(x, y, c, *tables, size, equal)
+        more_x, more_y, _ = torch.ops.gace.coupling_backward(g, x, y, c, *tables, size, equal, False)
         of_x, of_y = of_x + more_x, of_y + more_y
-    return (of_g, of_x, None if equal else of_y, slope if w.ndim > 1 else None, *[None] * 5)
+    return (of_g, of_x, None if equal else of_y, slope, *[None] * 6)
 
 
 operators.impl("coupling", _forward, "CPU")
@@ -171,7 +166,7 @@ operators.impl("coupling_backward", _backward, "CPU")
 operators.impl("coupling_twice", _twice, "CPU")
 _register = dict(lib=operators)
 torch.library.register_fake(
-    "gace::coupling", lambda x, y, w, *rest: x.new_empty(rest[-2], *x.shape[1:]), **_register
+    "gace::coupling", lambda x, *rest: x.new_empty(x.shape[0], rest[-2][4], x.shape[2]), **_register
 )
 torch.library.register_fake("gace::coupling_backward", _fake_backward, **_register)
 torch.library.register_fake("gace::coupling_twice", _fake_twice, **_register)

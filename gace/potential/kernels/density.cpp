@@ -65,7 +65,7 @@ struct Channels {
     }
     for (int m = 0; m < M; ++m)
       for (int u = 0; u < U; ++u)
-        store(out + (((lm + m) * C + c) * d.atoms + n) * K + k + u * step, sum[m][u]);
+        store(out + ((n * LM + lm + m) * C + c) * K + k + u * step, sum[m][u]);
   }
 
   // derivatives by Y, R and I of <g, sum>, or (tangent) of <g, its tangent>
@@ -98,7 +98,7 @@ struct Channels {
             }
           }
           for (int64_t m = 0; m < M; ++m) {
-            const real *line = g + (((l * l + m) * C + c) * U) * step;
+            const real *line = g + ((n * LM + l * l + m) * C + c) * K + k;
             V sum{};
             for (int u = 0; u < U; ++u) {
               const V value = load<V>(line + u * step);
@@ -128,17 +128,9 @@ struct Channels {
       add_totals<real>(along, LM, dY + e * LM);
     }
   }
-
-  // g of one atom and these channels, side by side
-  static void gather(const Shape &d, int64_t n, int64_t k, const real *g, real *to) {
-    const int64_t rows = d.degrees * d.degrees * d.components;
-    for (int64_t row = 0; row < rows; ++row)
-      for (int u = 0; u < U; ++u)
-        store(to + (row * U + u) * step, load<V>(g + (row * d.atoms + n) * d.channels + k + u * step));
-  }
 };
 
-// work(tag, k) for pieces of the channels: pairs of vectors, then one vector, then single channels.
+// work(piece, k) for pieces of the channels: pairs of vectors, then one vector, then single channels.
 template <class real, class Work>
 void each_piece(int64_t channels, Work work) {
   typedef typename vector_of<real>::type vec;
@@ -171,17 +163,16 @@ void backward(const Shape &d, const int64_t *index, const real *g, const real *Y
 #pragma omp parallel for schedule(static, 1) num_threads(threads) if (threads > 1)
   for (int t = 0; t < threads; ++t) {
     constexpr int64_t width = 64 / sizeof(real);
-    const int64_t room = LM * d.components * 2 * width, whole = (LM + width - 1) / width * width;
-    std::unique_ptr<real[]> raw(new real[room + whole * width + width]());
+    const int64_t whole = (LM + width - 1) / width * width;
+    std::unique_ptr<real[]> raw(new real[whole * width + width]());
     // vectors of the compiler's kind want their alignment
-    real *near = reinterpret_cast<real *>((reinterpret_cast<uintptr_t>(raw.get()) + 63) & ~uintptr_t(63));
+    real *along = reinterpret_cast<real *>((reinterpret_cast<uintptr_t>(raw.get()) + 63) & ~uintptr_t(63));
     real *own = shared && t > 0 ? copies.get() + (t - 1) * length : dI;
     for (int64_t n = d.atoms * t / threads; n < d.atoms * (t + 1) / threads; ++n)
       each_piece<real>(d.channels, [&](auto piece, int64_t k) {
         typedef decltype(piece) P;
-        P::gather(d, n, k, g, near);
-        P::template back<carried, tangent>(
-            d, n, k, index, near, Y, R, I, Yu, Ru, Iu, dY, dR, own, reinterpret_cast<typename P::Value *>(near + room));
+        P::template back<carried, tangent>(d, n, k, index, g, Y, R, I, Yu, Ru, Iu, dY, dR, own,
+                                           reinterpret_cast<typename P::Value *>(along));
       });
   }
   for (int t = 1; shared && t < threads; ++t)

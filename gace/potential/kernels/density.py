@@ -27,7 +27,7 @@ def density(harmonics: Tensor, radial: Tensor, messages: Tensor | None, index: T
         index: row of ``messages`` for each neighbour ``(N, J)``; None if there is one row per neighbour.
 
     Returns:
-        ``((l_max+1)² C, N, K)``, lm first.
+        ``(N, (l_max+1)² C, K)``, lm first.
     """
     nothing = radial.new_empty(0)
     out: Tensor = torch.ops.gace.density(
@@ -39,11 +39,11 @@ def density(harmonics: Tensor, radial: Tensor, messages: Tensor | None, index: T
     return out
 
 
-def _size(harmonics: Tensor, radial: Tensor, messages: Tensor) -> Tensor:
+def _size(radial: Tensor, messages: Tensor) -> list[int]:
     N, J, degrees, K = radial.shape
     carried = messages.numel() > 0
     components = messages.shape[1] if carried else 1
-    return torch.tensor([N, J, degrees, components, K, messages.shape[0] if carried else 0])
+    return [N, J, degrees, components, K, messages.shape[0] if carried else 0]
 
 
 def _given(x: Tensor) -> Tensor | None:
@@ -53,27 +53,27 @@ def _given(x: Tensor) -> Tensor | None:
 
 def _shape(harmonics: Tensor, radial: Tensor, messages: Tensor) -> tuple[int, int, int]:
     components = messages.shape[1] if messages.ndim == 3 else 1
-    return harmonics.shape[2] * components, radial.shape[0], radial.shape[3]
+    return radial.shape[0], harmonics.shape[2] * components, radial.shape[3]
 
 
 def _forward(*arguments: Tensor) -> Tensor:
     Y, R, I, index = (one.contiguous() for one in arguments)
     out = R.new_empty(_shape(Y, R, I))
-    call("density_forward", R.dtype, _size(Y, R, I), _given(index), Y, R, _given(I), out)
+    call("density_forward", R.dtype, _size(R, I), _given(index), Y, R, _given(I), out)
     return out
 
 
 def _backward(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     g, Y, R, I, index = (one.contiguous() for one in arguments)
     slopes = torch.empty_like(Y), torch.empty_like(R), torch.empty_like(I)
-    call("density_backward", R.dtype, _size(Y, R, I), _given(index), g, Y, R, _given(I), *slopes)
+    call("density_backward", R.dtype, _size(R, I), _given(index), g, Y, R, _given(I), *slopes)
     return slopes
 
 
 def _twice(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g, Y, R, I, index, a, b, c = (one.contiguous() for one in arguments)
     slopes = torch.empty_like(g), torch.empty_like(Y), torch.empty_like(R), torch.empty_like(I)
-    size = _size(Y, R, I)
+    size = _size(R, I)
     call(
         "density_twice", R.dtype, size, _given(index), g, Y, R, _given(I), a, b, _given(c), *slopes
     )  # fmt: skip
