@@ -350,6 +350,17 @@ def test_processor_time_of_the_job():
     assert processor_seconds("") == 0
 
 
+@needs_data
+def test_atoms_keep_the_spin_of_their_ground_state():
+    engine = CP2KEngine(reference(potential="GTH-PBE"))
+    section = engine.parameters(engine.isolated_atom("Si"), 0)["FORCE_EVAL"]["DFT"]
+    assert (section["UKS"], section["MULTIPLICITY"]) == (True, 3)
+    assert section["SCF"]["SMEAR"]["FIXED_MAGNETIC_MOMENT"] == 2
+    crystal = engine.parameters(bulk("Si", "diamond", a=5.4), 0)["FORCE_EVAL"]["DFT"]
+    assert "SMEAR" not in crystal["SCF"]
+    assert "UKS" not in crystal
+
+
 def test_kpoint_mesh_follows_the_cell():
     engine = CP2KEngine(reference(kpoints_distance=0.6))
     assert engine.mesh(bulk("Si", "diamond", a=5.43, cubic=True)) == (2, 2, 2)

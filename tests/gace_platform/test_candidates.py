@@ -11,6 +11,7 @@ from gace.structures.io import read_structures, write_structures
 from gace_platform.candidates.choose import select
 from gace_platform.candidates.config import SelectConfig
 from gace_platform.candidates.run import run_selection
+from gace_platform.ledger.canonical import canonical_hash
 
 
 def shaken(number, size=0.08, walk=None):
@@ -130,7 +131,9 @@ def test_gamma_beyond_the_limit_is_refused_but_not_for_a_new_element(folder):
 
 def test_labelled_and_excluded_structures_are_never_picked(folder):
     write_structures(folder / "quarantine.xyz", [shaken(1)])
-    key = structure_hash(shaken(2))[:16] + "-0123456789abcdef"
+    turned = shaken(2)
+    turned.rotate(40, (1, 2, 3), rotate_cell=True)
+    key = canonical_hash(turned)[:16] + "-0123456789abcdef"
     structures = [shaken(number) for number in range(4)] + [shaken(100)]
     result = select(pool_of(folder, structures, exclude=["quarantine.xyz"], exclude_keys=[key]))
     assert sorted(ids(result)) == ["s000", "s003"]

@@ -167,7 +167,7 @@ class ReferenceBatchWorkChain(WorkChain):
         if node is None:
             chosen = self.adapter.engine.remedies()[remedy]
             limit = self.config.time_limit and self.config.time_limit * chosen.patience
-            builder = self.adapter.builder(request.atoms, remedy, limit)
+            builder = self.adapter.builder(request.form, remedy, limit)
             builder.metadata.label = label
             builder.metadata.description = f"{request.atoms.get_chemical_formula()}, {chosen.name}"
             node = self.submit(builder)
@@ -187,7 +187,7 @@ class ReferenceBatchWorkChain(WorkChain):
         """Keep the label, or the reason why there is none."""
         request = self.requests()[self.ctx.position]
         node = self.ctx.attempt
-        outcome = self.adapter.outcome(node, request.atoms)
+        outcome = self.adapter.outcome(node, request.form)
         failure, message = outcome.failure_class, outcome.message
         if outcome.label is not None and not is_finite(outcome.label):
             failure, message = "not_finite", "energy, forces or stress hold NaN or infinity"
@@ -270,11 +270,18 @@ class ReferenceBatchWorkChain(WorkChain):
 
 
 def _row(one: Verdict, number: int | None) -> dict[str, t.Any]:
-    record = one.record
-    row: dict[str, t.Any] = record.model_dump(
-        include={"key", "charge", "spin", "energy", "forces", "stress", "cell", "pbc"}
-    )
-    return {**row, "index": number, "symbol": str(one.atoms.symbols[0])}
+    """What the data set needs of an accepted label, in the frame and order that were asked for."""
+    row: dict[str, t.Any] = one.record.model_dump(include={"key", "charge", "spin", "energy"})
+    stress = one.atoms.info.get("REF_stress")
+    return {
+        **row,
+        "forces": one.atoms.arrays["REF_forces"].tolist(),
+        "stress": None if stress is None else stress.tolist(),
+        "cell": one.atoms.cell.array.tolist(),
+        "pbc": one.atoms.pbc.tolist(),
+        "index": number,
+        "symbol": str(one.atoms.symbols[0]),
+    }
 
 
 __all__ = ["ReferenceBatchWorkChain"]

@@ -17,6 +17,7 @@ from gace.structures.io import read_structures
 from gace.structures.neighbours import complete_cell
 from gace_platform.candidates.config import SelectConfig
 from gace_platform.exploration.geometry import shortest_distance
+from gace_platform.ledger.canonical import canonical_hash
 
 KEY_DIGITS = 16
 """Digits of the structure's hash in a label key."""
@@ -124,9 +125,15 @@ def drop_known(pool: Pool, known: Sequence[Atoms], config: SelectConfig, rejecti
     """Candidates that nobody has labelled or excluded yet, compared by hash."""
     labelled = {structure_hash(atoms)[:KEY_DIGITS] for atoms in known}
     excluded = {structure_hash(atoms)[:KEY_DIGITS] for atoms in read_all(config.exclude)}
-    excluded |= {key.partition("-")[0][:KEY_DIGITS] for key in config.exclude_keys}
+    keys = {key.partition("-")[0][:KEY_DIGITS] for key in config.exclude_keys}
     is_labelled = np.array([one[:KEY_DIGITS] in labelled for one in pool.hashes], dtype=bool)
-    is_excluded = np.array([one[:KEY_DIGITS] in excluded for one in pool.hashes], dtype=bool) & ~is_labelled
+    is_excluded = np.array([one[:KEY_DIGITS] in excluded for one in pool.hashes], dtype=bool)
+    if keys:
+        # label keys hold the hash of the canonical form: a refused structure is refused in any orientation
+        is_excluded |= np.array(
+            [canonical_hash(one)[:KEY_DIGITS] in keys for one in pool.structures], dtype=bool
+        )
+    is_excluded &= ~is_labelled
     rejections.add("already_labelled", "this very structure is in the training set", pool.names(is_labelled))
     rejections.add("excluded", "named by exclude or exclude_keys", pool.names(is_excluded))
     return pool.keep(~(is_labelled | is_excluded))

@@ -90,7 +90,7 @@ def refuse_early(structures: Sequence[Atoms], config: LabelConfig, process: Engi
 
 
 def _refuse(requests: Sequence[Request], store: LabelStore, process: EngineProcess) -> None:
-    unknown = [request.atoms for request in requests if store.get(request.key) is None]
+    unknown = [request.form for request in requests if store.get(request.key) is None]
     if unknown:
         process.check(unknown)
 
@@ -168,7 +168,7 @@ class Batch:
             last["core_seconds"] = round(last["core_seconds"] + result.core_seconds, 3)
             return None if result.label is None else result.label.energy
 
-        found = spot_check(request.atoms, request.key, label, energy_of)
+        found = spot_check(request.form, request.key, label, energy_of)
         if found is None:
             return label
         evidence = {**(label.evidence or {}), "spot_check": found, "atoms": len(request.atoms)}
@@ -180,7 +180,7 @@ class Batch:
         """One attempt: the label or the reason of its failure; appended to ``attempts``."""
         before = sum(one["core_seconds"] for one in attempts)
         result = self.process.run(
-            request.atoms,
+            request.form,
             attempt,
             lambda spent: self.store.note_running(request.key, run, before + spent),
             self.ladder.remedies[attempt].patience,

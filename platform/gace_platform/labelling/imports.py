@@ -18,8 +18,8 @@ from gace_platform.labelling.config import QualityGate
 from gace_platform.labelling.engines.base import Label, stated_integer
 from gace_platform.labelling.exchange import is_finite
 from gace_platform.labelling.gate import objection
-from gace_platform.labelling.verdicts import Request, make_record
-from gace_platform.ledger.keys import label_key, settings_hash, with_charge_and_spin
+from gace_platform.labelling.verdicts import make_record, placed_request
+from gace_platform.ledger.keys import settings_hash, with_charge_and_spin
 from gace_platform.ledger.store import LabelStore
 
 SOURCES = "gace.label_sources"
@@ -197,7 +197,8 @@ def _import(
         spin = (int(atoms.numbers.sum()) - charge) % 2 if config.spin is None else config.spin
     plain = Atoms(atoms.get_chemical_symbols(), positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     resolved = with_charge_and_spin(plain, charge, spin)
-    key = label_key(resolved, settings)
+    request = placed_request(0, resolved, settings)
+    key = request.key
     label = found._replace(evidence={**(found.evidence or {}), "source": f"{config.source} ({place})"})
     with store.computing(key):
         known = store.get(key)
@@ -208,7 +209,7 @@ def _import(
         finite = is_finite(label)
         reason = "" if finite else "not_finite: energy, forces or stress hold NaN or infinity"
         run = f"import:{key}"
-        store.put(make_record(Request(0, resolved, key), run, label if finite else None, reason, []))
+        store.put(make_record(request, run, request.of_form(label) if finite else None, reason, []))
         store.journal.append("imported", key, run=run, source=config.source)
     if finite:
         doubt = objection(resolved, label.energy, label.forces, label.stress, config.quality)

@@ -11,6 +11,7 @@ from ase import Atoms
 from gace_platform.labelling.config import QualityGate
 from gace_platform.labelling.engines.base import Engine, Label
 from gace_platform.labelling.gate import objection
+from gace_platform.ledger.canonical import Placing, canonical
 from gace_platform.ledger.keys import label_key, with_charge_and_spin
 from gace_platform.ledger.store import (
     ENERGY_DIGITS,
@@ -27,8 +28,17 @@ class Request(NamedTuple):
 
     number: int
     atoms: Atoms
-    """With charge and spin in ``info``."""
+    """As asked for, with charge and spin in ``info``."""
     key: str
+    form: Atoms
+    """Its canonical form, which is what is computed and stored."""
+    placing: Placing
+    """How the canonical form lies in the structure asked for."""
+
+    def of_form(self, label: Label) -> Label:
+        """A label of the structure asked for as one of its canonical form."""
+        stress = None if label.stress is None else self.placing.stress_of_canonical(label.stress)
+        return label._replace(forces=self.placing.forces_of_canonical(label.forces), stress=stress)
 
 
 class Verdict(NamedTuple):
@@ -64,7 +74,7 @@ class Judge:
     def _objection(self, request: Request, record: LabelRecord) -> str | None:
         label = record.atoms()
         return objection(
-            request.atoms,
+            request.form,
             label.info["REF_energy"],
             label.arrays["REF_forces"],
             label.info.get("REF_stress"),
@@ -77,7 +87,12 @@ class Judge:
 def make_request(number: int, atoms: Atoms, engine: Engine, settings: dict[str, Any]) -> Request:
     """A structure with its charge and spin made explicit, and its key."""
     resolved = with_charge_and_spin(atoms, *engine.charge_and_spin(atoms))
-    return Request(number, resolved, label_key(resolved, settings))
+    return placed_request(number, resolved, settings)
+
+
+def placed_request(number: int, atoms: Atoms, settings: dict[str, Any]) -> Request:
+    """A structure whose charge and spin are explicit, with its key and canonical form."""
+    return Request(number, atoms, label_key(atoms, settings), *canonical(atoms))
 
 
 def attempts_before(store: LabelStore, keys: Collection[str]) -> list[list[dict[str, Any]]]:
@@ -102,8 +117,10 @@ def labelled(request: Request, record: LabelRecord) -> Atoms:
     for name in ("forces", "REF_forces"):
         atoms.arrays.pop(name, None)
     label = record.atoms()
-    atoms.info.update({name: label.info[name] for name in ("REF_energy", "REF_stress") if name in label.info})
-    atoms.arrays["REF_forces"] = label.arrays["REF_forces"]
+    atoms.info["REF_energy"] = label.info["REF_energy"]
+    if "REF_stress" in label.info:
+        atoms.info["REF_stress"] = request.placing.stress_as_asked(label.info["REF_stress"])
+    atoms.arrays["REF_forces"] = request.placing.forces_as_asked(label.arrays["REF_forces"])
     atoms.info["label_key"] = request.key
     return atoms
 
@@ -111,8 +128,11 @@ def labelled(request: Request, record: LabelRecord) -> Atoms:
 def make_record(
     request: Request, run: str, label: Label | None, reason: str, attempts: list[dict[str, Any]]
 ) -> LabelRecord:
-    """The record of a calculation that has ended, with its label or with the failure of every attempt."""
-    atoms = request.atoms
+    """The record of a calculation that has ended, with its label or with the failure of every attempt.
+
+    The label is that of the canonical form.
+    """
+    atoms = request.form
     return LabelRecord(
         key=request.key,
         run=run,

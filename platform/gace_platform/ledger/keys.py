@@ -8,7 +8,7 @@ from typing import Any
 
 from ase import Atoms
 
-from gace.structures.identity import structure_hash
+from gace_platform.ledger.canonical import canonical_hash
 
 HASH_LENGTH = 16
 """Hexadecimal digits kept of each hash: 64 bits, so 10^6 keys collide with a chance below 10^-7."""
@@ -27,10 +27,12 @@ def settings_hash(settings: dict[str, Any]) -> str:
 def label_key(atoms: Atoms, settings: dict[str, Any]) -> str:
     """``<structure hash>-<settings hash>`` of one structure labelled with these settings.
 
+    The hash is that of the canonical form (:mod:`gace_platform.ledger.canonical`).
+
     Charge and spin (number of unpaired electrons) are read from ``atoms.info``; absent ones count as 0. An
     engine that has other defaults sets them first: see :func:`with_charge_and_spin`.
     """
-    return f"{structure_hash(atoms)[:HASH_LENGTH]}-{settings_hash(settings)}"
+    return f"{canonical_hash(atoms)[:HASH_LENGTH]}-{settings_hash(settings)}"
 
 
 def with_charge_and_spin(atoms: Atoms, charge: int, spin: int) -> Atoms:

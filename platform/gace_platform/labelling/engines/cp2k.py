@@ -14,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from gace.errors import InputError
@@ -22,7 +21,8 @@ from gace_platform.labelling.config import CP2KReference
 from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Label, stated_integer
 from gace_platform.labelling.engines.cp2k_data import Entry, entry
-from gace_platform.labelling.engines.quantum_espresso import MPI_AS_ROOT, is_isolated
+from gace_platform.labelling.engines.cp2k_input import REMEDIES, Input, mesh
+from gace_platform.labelling.engines.quantum_espresso import MPI_AS_ROOT
 from gace_platform.labelling.ladder import Remedy
 
 RECIPE = 1
@@ -39,30 +39,6 @@ POTENTIALS = {
     "PADE": "GTH-PADE",
 }
 """Pseudopotentials made for each functional; revPBE and PBEsol take those of PBE, as is usual."""
-
-SECTIONS: dict[str, dict[str, Any]] = {
-    "PBE": {"PBE": {}},
-    "revPBE": {"PBE": {"PARAMETRIZATION": "REVPBE"}},
-    "PBEsol": {"PBE": {"PARAMETRIZATION": "PBESOL"}},
-    "BLYP": {"BLYP": {}},
-    "PADE": {"PADE": {}},
-}
-"""The XC_FUNCTIONAL section of each functional."""
-
-REMEDIES: tuple[tuple[Remedy, dict[str, Any]], ...] = (
-    (Remedy("as asked"), {}),
-    (Remedy("careful mixing", ("unconverged",)), {"alpha": 0.1, "cycles": 4}),
-    (Remedy("Pulay mixing", ("unconverged",)), {"method": "PULAY_MIXING", "alpha": 0.15, "cycles": 4}),
-    (Remedy("Kerker mixing", ("unconverged",)), {"method": "KERKER_MIXING", "alpha": 0.2, "cycles": 6}),
-    (
-        Remedy("orbital transformation", ("unconverged", "diagonalisation", "crashed")),
-        {"minimiser": True, "cycles": 4},
-    ),
-    (Remedy("less memory", ("memory",)), {"alpha": 0.3, "history": 4, "cycles": 3}),
-    (Remedy("more time", ("timeout",), patience=4.0), {}),
-)
-"""Each remedy with what it changes: mixing, or minimisation in the place of diagonalisation; ``cycles`` is a
-factor on ``max_cycle``."""
 
 
 class CP2KEngine:
@@ -204,114 +180,12 @@ class CP2KEngine:
         )
 
     def parameters(self, atoms: Atoms, remedy: int, time_limit: float | None = None) -> dict[str, Any]:
-        """The input as nested sections, less cell and coordinates; ``_`` holds a section's own value.
-
-        Args:
-            atoms: the structure.
-            remedy: position among :data:`REMEDIES`.
-            time_limit: seconds after which the program ends by itself.
-        """
-        run: dict[str, Any] = {"RUN_TYPE": "ENERGY_FORCE", "PRINT_LEVEL": "MEDIUM"}
-        if time_limit is not None:
-            run["WALLTIME"] = max(int(0.95 * time_limit), 10)
-        return {
-            "GLOBAL": run,
-            "FORCE_EVAL": {
-                "METHOD": "QUICKSTEP",
-                "STRESS_TENSOR": "ANALYTICAL",
-                "PRINT": {"FORCES": {"_": "ON", "NDIGITS": 12}, "STRESS_TENSOR": {"_": "ON"}},
-                "DFT": self._theory(atoms, remedy),
-                "SUBSYS": {
-                    "KIND": [
-                        {
-                            "_": symbol,
-                            "BASIS_SET": self.basis(symbol).names[0],
-                            "POTENTIAL": self.potential(symbol).names[0],
-                            **self._moment(symbol, atoms),
-                        }
-                        for symbol in sorted(set(atoms.get_chemical_symbols()))
-                    ]
-                },
-            },
-        }
-
-    def _moment(self, symbol: str, atoms: Atoms) -> dict[str, float]:
-        moments = self.reference.magnetisation
-        return {} if moments is None or is_isolated(atoms) else {"MAGNETIZATION": moments.get(symbol, 0.0)}
-
-    def _theory(self, atoms: Atoms, remedy: int) -> dict[str, Any]:
-        """The DFT section."""
-        reference = self.reference
-        charge, spin = self.charge_and_spin(atoms)
-        section: dict[str, Any] = {
-            "BASIS_SET_FILE_NAME": reference.basis_file,
-            "POTENTIAL_FILE_NAME": reference.potential_file,
-            "QS": {"METHOD": "GPW", "EPS_DEFAULT": reference.eps_default},
-            "MGRID": {"CUTOFF": reference.cutoff, "REL_CUTOFF": reference.rel_cutoff},
-            "SCF": self._field(atoms, remedy),
-            "XC": {"XC_FUNCTIONAL": SECTIONS[reference.functional]},
-        }
-        if charge:
-            section["CHARGE"] = charge
-        if spin or (reference.magnetisation is not None and not is_isolated(atoms)):
-            section |= {"UKS": True, "MULTIPLICITY": spin + 1}
-        if reference.dispersion is not None:
-            name = {"PBEsol": "PBEsol", "revPBE": "revPBE"}.get(reference.functional, reference.functional)
-            pair = {"TYPE": reference.dispersion, "REFERENCE_FUNCTIONAL": name}
-            pair["PARAMETER_FILE_NAME"] = "dftd3.dat"
-            section["XC"]["VDW_POTENTIAL"] = {"POTENTIAL_TYPE": "PAIR_POTENTIAL", "PAIR_POTENTIAL": pair}
-        mesh = self.mesh(atoms)
-        if mesh != (1, 1, 1):
-            section["KPOINTS"] = {
-                "SCHEME": "MONKHORST-PACK {} {} {}".format(*mesh),
-                "FULL_GRID": False,
-                "SYMMETRY": False,
-                "EPS_GEO": 1e-8,
-            }
-        return section
-
-    def _field(self, atoms: Atoms, remedy: int) -> dict[str, Any]:
-        """The SCF section, with what a remedy changes."""
-        reference, changes = self.reference, REMEDIES[remedy][1]
-        section: dict[str, Any] = {
-            "EPS_SCF": reference.eps_scf,
-            "MAX_SCF": int(reference.max_cycle * changes.get("cycles", 1)),
-            "SCF_GUESS": "ATOMIC",
-            "PRINT": {"RESTART": {"_": "OFF"}},
-        }
-        alone = is_isolated(atoms)
-        smeared = reference.smearing is not None and not alone
-        gamma = self.mesh(atoms) == (1, 1, 1)
-        # an open shell's degenerate orbitals swap places from one diagonalisation to the next; a minimiser,
-        # which needs fixed occupations and real orbitals, does not care
-        if alone or (changes.get("minimiser") and gamma and not smeared):
-            minimiser = "CG" if alone else "DIIS"
-            section["OT"] = {"MINIMIZER": minimiser, "PRECONDITIONER": "FULL_ALL", "ENERGY_GAP": 0.05}
-            section["MAX_SCF"] = max(section["MAX_SCF"], 200) if alone else section["MAX_SCF"]
-            return section
-        section["DIAGONALIZATION"] = {"ALGORITHM": "STANDARD"}
-        section["MIXING"] = {
-            "METHOD": changes.get("method", "BROYDEN_MIXING"),
-            "ALPHA": changes.get("alpha", 0.4),
-            "NBROYDEN": changes.get("history", 8),
-        }
-        if smeared:
-            section["ADDED_MOS"] = -1
-            section["SMEAR"] = {
-                "_": True,
-                "METHOD": "FERMI_DIRAC",
-                "ELECTRONIC_TEMPERATURE": f"[K] {reference.smearing:g}",
-            }
-        return section
+        """The input as nested sections (see :class:`~gace_platform.labelling.engines.cp2k_input.Input`)."""
+        return Input(self, atoms, remedy).sections(time_limit)
 
     def mesh(self, atoms: Atoms) -> tuple[int, int, int]:
         """Divisions of the reciprocal cell; Γ alone without ``kpoints_distance``, and for isolated atoms."""
-        distance = self.reference.kpoints_distance
-        if distance is None or is_isolated(atoms):
-            return (1, 1, 1)
-        lengths = 2 * np.pi * np.linalg.norm(np.linalg.inv(atoms.cell.array).T, axis=1)
-        a, b, c = (max(1, int(np.ceil(length / distance - 1e-6))) for length in lengths)
-        return a, b, c
+        return mesh(atoms, self.reference.kpoints_distance)
 
 
 @lru_cache(maxsize=16)
