@@ -290,7 +290,7 @@ def _notes(arguments: argparse.Namespace, count: int, error: float, cache: Seque
         f"Potential: {arguments.describe or Path(arguments.bundle).name}; force MAE {error:.0f} meV/Å on the "
         "honest labels, which it was not trained on.",
         f"Computed by PySCF for this: {computed_ones}. Asked for: recall ≥ 95 %, false positives ≤ 1 %.",
-        "Wrong isolated atom: the energy is put together with that of a carbon or oxygen atom in the wrong spin "
+        "Wrong isolated atom: the energy is put together with that of a C or O atom in the wrong spin "
         "state (PySCF). That an isolated atom's own record is wrong shows in `max_binding_energy` alone.",
         "Gate: what a label shows by itself with the program's account, then the audit of its batch.",
     ]
