@@ -11,6 +11,7 @@ happen is that two orientations of it are paid for.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -66,18 +67,8 @@ def canonical(atoms: Atoms) -> tuple[Atoms, Placing]:
 
     Structures periodic in one or two directions are left as they are, and so is what makes no sense.
     """
-    if not len(atoms) or not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
-        sound = False
-    else:
-        sound = not all(atoms.pbc) or abs(np.linalg.det(atoms.cell.array)) > 1e-9
-    if sound and all(atoms.pbc):
-        numbers, positions, cell, placing = _crystal(atoms)
-    elif sound and not any(atoms.pbc):
-        numbers, positions, placing = _molecule(atoms)
-        cell = np.zeros((3, 3))
-    else:
-        numbers, positions, cell = atoms.numbers, atoms.positions, atoms.cell.array
-        placing = Placing(np.arange(len(atoms)), np.eye(3))
+    parts = (atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc)
+    numbers, positions, cell, placing = _form(*(part.tobytes() for part in parts))
     form = Atoms(numbers=numbers, positions=positions, cell=cell, pbc=atoms.pbc)
     form.info.update({name: atoms.info[name] for name in KEPT if name in atoms.info})
     return form, placing
@@ -86,6 +77,26 @@ def canonical(atoms: Atoms) -> tuple[Atoms, Placing]:
 def canonical_hash(atoms: Atoms) -> str:
     """SHA-256 of the canonical form."""
     return structure_hash(canonical(atoms)[0])
+
+
+@lru_cache(maxsize=4096)
+def _form(
+    numbers: bytes, positions: bytes, cell: bytes, pbc: bytes
+) -> tuple[NDArray[np.int64], Array, Array, Placing]:
+    """The canonical form by content: a batch asks for the same structures again and again."""
+    atoms = Atoms(
+        numbers=np.frombuffer(numbers, dtype=np.int64),
+        positions=np.frombuffer(positions).reshape(-1, 3),
+        cell=np.frombuffer(cell).reshape(3, 3),
+        pbc=np.frombuffer(pbc, dtype=bool),
+    )
+    finite = np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()
+    if len(atoms) and finite and all(atoms.pbc) and abs(np.linalg.det(atoms.cell.array)) > 1e-9:
+        return _crystal(atoms)
+    if len(atoms) and finite and not any(atoms.pbc):
+        kinds, places, placing = _molecule(atoms)
+        return kinds, places, np.zeros((3, 3)), placing
+    return atoms.numbers, atoms.positions, atoms.cell.array, Placing(np.arange(len(atoms)), np.eye(3))
 
 
 def _molecule(atoms: Atoms) -> tuple[NDArray[np.int64], Array, Placing]:
