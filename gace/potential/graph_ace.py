@@ -51,6 +51,7 @@ class GraphACE(nn.Module):
         cutoff_power: p of the polynomial cutoff.
         densities: S, scalar densities per layer that enter the readout network.
         readout_hidden: width of the readout network; 0 makes the readout linear.
+        embedding: ``network``, or ``polynomial``: squares of the scalar densities in place of the network.
         mean_neighbours: N̄, mean number of neighbours inside the cutoff.
         scale: unit of energy of the readout, eV (the root mean square force in eV/Å is a good value).
         core_repulsion: add the ZBL repulsion.
@@ -80,6 +81,7 @@ class GraphACE(nn.Module):
         cutoff_power: int = 6,
         densities: int = 16,
         readout_hidden: int = 32,
+        embedding: str = "network",
         mean_neighbours: float = 16.0,
         scale: float = 1.0,
         core_repulsion: bool = True,
@@ -96,7 +98,8 @@ class GraphACE(nn.Module):
             l_message=l_message, parity=parity, radial_basis=radial_basis, n_radial=n_radial,
             radial_decay=float(radial_decay), radial_hidden=list(radial_hidden), cutoff_power=cutoff_power,
             densities=densities,
-            readout_hidden=readout_hidden, mean_neighbours=float(mean_neighbours), scale=float(scale),
+            readout_hidden=readout_hidden, embedding=embedding, mean_neighbours=float(mean_neighbours),
+            scale=float(scale),
             core_repulsion=core_repulsion, core_reach=float(core_reach), order_decay=order_decay,
             degree_decay=degree_decay, seed=seed,
         )  # fmt: skip
@@ -146,8 +149,8 @@ class GraphACE(nn.Module):
                 )
             )
         self.readout = None
-        if readout_hidden and densities:
-            sizes = [T * densities, readout_hidden, 1]
+        if densities and (readout_hidden or embedding == "polynomial"):
+            sizes = [T * densities, 1] if embedding == "polynomial" else [T * densities, readout_hidden, 1]
             self.readout = nn.ParameterList(
                 nn.Parameter(torch.randn(a, b, generator=generator, dtype=torch.float64) / math.sqrt(a))
                 for a, b in itertools.pairwise(sizes)
@@ -158,7 +161,7 @@ class GraphACE(nn.Module):
 
     @classmethod
     def from_preset(cls, name: str, *, elements: Sequence[str], **changes: Any) -> GraphACE:
-        """Build a preset (``1L-small`` … ``2L-large``); ``changes`` replace single arguments.
+        """Build a preset (``FS-small`` … ``2L-large``); ``changes`` replace single arguments.
 
         Raises:
             InputError: no such preset.
@@ -210,14 +213,15 @@ class GraphACE(nn.Module):
         return weighted.transpose(0, 1).flatten(1) @ self.projections[t]
 
     def readout_energy(self, densities: list[Tensor]) -> Tensor:
-        """Energy from the densities of all layers, eV ``(N,)``: a linear part and a small network."""
+        """Energy from the densities of all layers, eV ``(N,)``: a linear part, and a network or squares."""
         linear = densities[0][:, 0]
         for density in densities[1:]:
             linear = linear + density[:, 0]
         if self.readout is not None:
             several = torch.cat([density[:, 1:] for density in densities], dim=1)
-            hidden = nn.functional.silu(several @ self.readout[0])
-            linear = linear + (hidden @ self.readout[1]).squeeze(1)
+            squares = len(self.readout) == 1
+            hidden = several.square() if squares else nn.functional.silu(several @ self.readout[0])
+            linear = linear + (hidden @ self.readout[-1]).squeeze(1)
         return linear * self.scale
 
     def local_energy(self, r: Tensor, bonds: Bonds, species: Tensor) -> Tensor:
@@ -262,6 +266,10 @@ def _check(h: Mapping[str, Any]) -> None:
         (all(1 <= o <= 4 for o in h["order"]), f"order must be 1, 2, 3 or 4 (got {h['order']})"),
         (h["channels"] >= 1, f"channels must be positive (got {h['channels']})"),
         (h["l_message"] >= 0, f"l_message must not be negative (got {h['l_message']})"),
+        (
+            h["embedding"] in ("network", "polynomial"),
+            f"embedding must be network or polynomial (got {h['embedding']})",
+        ),
         (h["parity"] in ("both", "natural"), f"parity must be both or natural (got {h['parity']})"),
         (h["mean_neighbours"] > 0, "mean_neighbours must be positive"),
     ]

@@ -67,7 +67,7 @@ class PotentialConfig(Closed):
 
     preset: str | None = Field(
         default=None,
-        description="1L-, 2L- or linear- small, medium, large; default 2L-small, or the start model's own",
+        description="FS-, 1L-, 2L- or linear- small, medium, large; default 2L-small, or the start model's",
     )
     cutoff: float | None = Field(default=None, gt=0, description="Å; default: the preset's")
     elements: list[str] | None = Field(
