@@ -2,9 +2,9 @@
 
     python benchmarks/ablation.py --steps 3000 --out benchmarks/results/ablation.md
 
-Trains on the first 50 geometries of rMD17 ethanol (the recipe for molecules, ``--steps`` steps) and
-reports the mean absolute errors on every fifth structure of ``test_01``. One seed each unless
-``--seeds`` says more.
+Trains on the first 50 (``--structures 950``) geometries of rMD17 ethanol (the preset's architecture and the
+training of the recipe for molecules, ``--steps`` steps) and reports the mean absolute errors on every fifth
+structure of ``test_01``. One seed each unless ``--seeds`` says more.
 """
 
 from __future__ import annotations
@@ -38,10 +38,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "L_I = 0": {"overrides": {"l_message": 0}},
     "64 channels": {"overrides": {"channels": 64}},
     "MACE-like truncation (l_max 3, 3)": {"overrides": {"l_max": [3, 3]}},
+    "L_I = 2": {"overrides": {"l_message": 2}},
+    "L_I = 2, l_max 3, 3": {"overrides": {"l_max": [3, 3], "l_message": 2}},
+    "L_I = 3, l_max 3, 3": {"overrides": {"l_max": [3, 3], "l_message": 3}},
+    "order_decay 0.03": {"overrides": {"order_decay": 0.03}},
+    "order_decay 0.3, degree_decay 0.7": {"overrides": {"order_decay": 0.3, "degree_decay": 0.7}},
+    "the recipe: L_I = 3, l_max 3, 3, order_decay 0.03": {
+        "overrides": {"l_max": [3, 3], "l_message": 3, "order_decay": 0.03}
+    },
 }
 
 
-def measure(variant: dict[str, Any], steps: int, seed: int) -> dict[str, float]:
+def measure(variant: dict[str, Any], steps: int, seed: int, structures: int = 50) -> dict[str, float]:
     """Errors (energy meV, forces meV/Å) and core seconds of one variant."""
     from train import DATA, TASKS
 
@@ -50,7 +58,7 @@ def measure(variant: dict[str, Any], steps: int, seed: int) -> dict[str, float]:
     from gace.structures.io import read_structures, write_structures
     from gace.training.run import train
 
-    task = TASKS["rmd17-ethanol-50"]
+    task = TASKS[f"rmd17-ethanol-{structures}"]
     if not (DATA / task.file).exists():
         sys.exit(f"error: {DATA / task.file} is absent: set GACE_BENCHMARK_DATA to the folder of the data")
     config = yaml.safe_load((HERE / "potentials/recipes/molecules.yaml").read_text())
@@ -78,6 +86,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--structures", type=int, choices=[50, 950], default=50, help="to train on")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", action="append", choices=sorted(VARIANTS), help="these rows only")
     parser.add_argument("--out", type=Path, help="write the table as markdown")
@@ -87,7 +96,8 @@ def main() -> None:
     print("\n".join(lines), flush=True)
     rows = {}
     for name in args.only or VARIANTS:
-        runs = [measure(VARIANTS[name], args.steps, seed) for seed in range(1, args.seeds + 1)]
+        seeds = range(1, args.seeds + 1)
+        runs = [measure(VARIANTS[name], args.steps, seed, args.structures) for seed in seeds]
         rows[name] = runs
         cells = []
         for key in ("energy", "forces"):

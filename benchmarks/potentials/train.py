@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=sorted(TASKS))
     parser.add_argument("--list", action="store_true", help="print the names and end")
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder for the run itself")
+    parser.add_argument("--members", type=int, default=1, help="trainings from seed on; all are kept as one")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
     parser.add_argument("--no-copy", action="store_true", help="leave benchmarks/potentials alone")
@@ -95,34 +96,67 @@ def main() -> None:
     if args.list or args.name is None:
         print("\n".join(sorted(TASKS)))
         return
-    from gace.structures.io import read_structures, write_structures
     from gace.training.run import train
 
-    task = TASKS[args.name]
-    if not (DATA / task.file).exists():
-        sys.exit(f"error: {DATA / task.file} is absent: set GACE_BENCHMARK_DATA to the folder of the data")
-    out = args.work / args.name
-    (out / "data").mkdir(parents=True, exist_ok=True)
-    for part in ("train", "validation"):
-        write_structures(out / f"data/{part}.xyz", read_structures(DATA / task.file, getattr(task, part)))
-    config = yaml.safe_load((HERE / "recipes" / f"{task.recipe}.yaml").read_text())
-    config["data"] = {"train": str(out / "data/train.xyz"), "validation": str(out / "data/validation.xyz")}
-    if task.isolated_atoms is not None:
-        config["data"]["isolated_atoms"] = str(DATA / task.isolated_atoms)
+    task, out = TASKS[args.name], args.work / args.name
+    config = configuration(task, out)
     if args.seed is not None:
         config["seed"] = args.seed
     if args.steps is not None:
         config["training"]["max_steps"] = args.steps
-    result = train(config, out / "run", progress=False)
-    print(json.dumps({"name": args.name, **result.metrics, "core_seconds": result.core_seconds}))
-    if args.no_copy:
-        return
-    kept = HERE / args.name
+    bundles, first = [], config["seed"]
+    for member in range(args.members):
+        run = out / ("run" if member == 0 else f"run-{member + 1}")
+        result = train({**config, "seed": first + member}, run, progress=False)
+        line = {"name": args.name, "seed": first + member, **result.metrics}
+        print(json.dumps({**line, "core_seconds": result.core_seconds}), flush=True)
+        bundles.append(result.bundle)
+    if not args.no_copy:
+        keep(args.name, config, bundles)
+
+
+def configuration(task: Task, out: Path) -> dict[str, Any]:
+    """The configuration of ``gace train``; its data are written to ``out/data``."""
+    from gace.structures.io import read_structures, write_structures
+
+    if not (DATA / task.file).exists():
+        sys.exit(f"error: {DATA / task.file} is absent: set GACE_BENCHMARK_DATA to the folder of the data")
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    for part in ("train", "validation"):
+        write_structures(out / f"data/{part}.xyz", read_structures(DATA / task.file, getattr(task, part)))
+    config: dict[str, Any] = yaml.safe_load((HERE / "recipes" / f"{task.recipe}.yaml").read_text())
+    config["data"] = {"train": str(out / "data/train.xyz"), "validation": str(out / "data/validation.xyz")}
+    if task.isolated_atoms is not None:
+        config["data"]["isolated_atoms"] = str(DATA / task.isolated_atoms)
+    return config
+
+
+def keep(name: str, config: dict[str, Any], bundles: list[Path]) -> None:
+    """Bundle (the mean of all), configuration and logs of the trainings to ``benchmarks/potentials/NAME``."""
+    import gace
+
+    kept = HERE / name
     shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(result.bundle, kept)
-    shutil.copy(out / "run/metrics.jsonl", kept / "metrics.jsonl")
-    config["data"] = task._asdict() | {"folder": "GACE_BENCHMARK_DATA"}
-    (kept / "training.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    if len(bundles) == 1:
+        shutil.copytree(bundles[0], kept)
+    else:
+        several = [gace.load(bundle) for bundle in bundles]
+        gace.Potential(
+            [member for one in several for member in one.members],
+            isolated_atom_energies=several[0].isolated_atom_energies,
+            level_of_theory=several[0].level_of_theory,
+            metadata=several[0].metadata,
+        ).save(kept)
+    for number, bundle in enumerate(bundles):
+        log = "metrics.jsonl" if number == 0 else f"metrics-{number + 1}.jsonl"
+        shutil.copy(bundle.parent / "metrics.jsonl", kept / log)
+    config = {**config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"}}
+    text = yaml.safe_dump(config, sort_keys=False)
+    if len(bundles) > 1:
+        text += (
+            f"# {len(bundles)} members, of seeds {config['seed']} to {config['seed'] + len(bundles) - 1}\n"
+        )
+    (kept / "training.yaml").write_text(text)
 
 
 if __name__ == "__main__":
