@@ -109,6 +109,14 @@ def test_a_command_that_starts_slowly_is_not_all_that_is_killed(tmp_path):
         process.wait()
 
 
+def test_what_is_seldom_there_is_struck_when_it_is(tmp_path):
+    hunter = Hunter(tmp_path, generator(1, "test"), Counter(dict.fromkeys(TARGETS, 6)))
+    assert hunter.rare(["worker", "command"]) is None
+    hunter.before["program"] = 2
+    assert hunter.rare(["worker", "program", "command"]) == "program"
+    assert hunter.rare([]) is None
+
+
 def test_no_kind_is_left_out(tmp_path):
     hunter = Hunter(tmp_path, generator(1, "test"), Counter())
     for _ in range(150):

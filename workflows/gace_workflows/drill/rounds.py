@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -87,6 +87,15 @@ class Hunter:
         weight = np.array([1.0 / (1 + self.hits(kind) - least) ** 2 for kind in kinds])
         return kinds[int(self.random.choice(len(kinds), p=weight / weight.sum()))]
 
+    def rare(self, seen: Iterable[str]) -> str | None:
+        """The kind among those in sight that was hit least, if that is less than half as often as the average.
+
+        Some live for seconds only, and would hardly ever be met by a kill that is aimed at them by chance.
+        """
+        average = sum(map(self.hits, self.targets)) / len(self.targets)
+        least = min(sorted(seen), key=self.hits, default=None)
+        return least if least is not None and self.hits(least) < average / 2 else None
+
     def substitutes(self) -> list[str]:
         """Kinds that are there and were not hit far more often than the others."""
         most = sum(map(self.hits, self.targets)) / len(self.targets) + SURPLUS
@@ -104,10 +113,12 @@ class Hunter:
         while time.monotonic() < deadline:
             if ended(LOOK_SECONDS):
                 return None
-            if kind == EVERYTHING or kind in victims(self.campaign):
+            seen = victims(self.campaign)
+            chosen = kind if kind == EVERYTHING or kind in seen else self.rare(seen)
+            if chosen is not None:
                 if ended(hesitation):
                     return None
-                if (blow := self._kill(kind)) is not None:
+                if (blow := self._kill(chosen)) is not None:
                     return blow
         found = self.substitutes()
         return self._kill(self.aim(found)) if found else None
