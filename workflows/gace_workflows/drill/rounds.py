@@ -88,7 +88,7 @@ class Hunter:
         return kinds[int(self.random.choice(len(kinds), p=weight / weight.sum()))]
 
     def rare(self, seen: Iterable[str]) -> str | None:
-        """The kind among those in sight that was hit least, if that is less than half as often as the average.
+        """The kind in sight that was hit least, if that is less than half as often as the average.
 
         Some live for seconds only, and would hardly ever be met by a kill that is aimed at them by chance.
         """
