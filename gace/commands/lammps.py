@@ -1,0 +1,73 @@
+"""``gace lammps``: a LAMMPS input with a potential."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gace.commands.options import finite, json_option, model_options, report
+
+
+@click.command("lammps")
+@click.argument("script", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("--potential", required=True, help="A bundle folder or a models:/ URI.")
+@click.option("--elements", required=True, help="Of LAMMPS' atom types 1, 2, …, with commas: Si,C.")
+@click.option(
+    "--var", "variables", nargs=2, multiple=True, metavar="NAME VALUE", help="As LAMMPS' own option -var."
+)
+@click.option("--log", default="log.lammps", show_default=True, help="LAMMPS' log file, or none.")
+@click.option(
+    "--path",
+    "evaluation",
+    type=click.Choice(["eager", "compiled", "auto"]),
+    default="eager",
+    show_default=True,
+    help="Operation by operation; by compiled code, made first; or going over to it when made.",
+)
+@model_options
+@json_option
+def command(
+    script: Path,
+    potential: str,
+    elements: str,
+    variables: tuple[tuple[str, str], ...],
+    log: str,
+    evaluation: str,
+    device: str,
+    dtype: str,
+    as_json: bool,
+) -> None:
+    """Run the LAMMPS input INPUT with a potential.
+
+    The input has 'units metal', 'pair_style zero 2.0' (or none) and, after the box is made and before the
+    first run, the line
+
+        fix gace all external pf/callback 1 1
+    """
+    from gace.engines.lammps import run_script
+
+    arguments = ["-log", log, *(["-screen", "none"] if as_json else [])]
+    for name, value in variables:
+        arguments += ["-var", name, value]
+    outcome = run_script(
+        script,
+        potential,
+        elements=[symbol.strip() for symbol in elements.split(",") if symbol.strip()],
+        device=device,
+        dtype=dtype,
+        evaluation=evaluation,
+        arguments=arguments,
+    )
+    summary = {
+        "status": "finished",
+        "steps": outcome.steps,
+        "atoms": outcome.atoms,
+        "energy": finite(outcome.energy),
+        "gamma_max": None if outcome.gamma_max is None else finite(outcome.gamma_max),
+        "evaluations": outcome.evaluations,
+        "neighbour_searches": outcome.searches,
+        "seconds": outcome.seconds,
+        "log": None if log == "none" else log,
+    }
+    report(summary, as_json)
