@@ -41,6 +41,8 @@ $(ready): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(bin)/python -m pip install --quiet --upgrade pip
 	$(bin)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	@# the C++ kernels, so that no first command waits for them; without a compiler there are none
+	@$(bin)/python -c 'from gace.potential.kernels.build import library; library()'
 	@touch $(ready)
 
 install-dev: $(tools)

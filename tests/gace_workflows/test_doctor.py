@@ -57,6 +57,17 @@ def test_unwritable_folder_fails() -> None:
     assert doctor.check_folder(Path("/proc/self")).status == "failed"
 
 
+def test_kernels_and_their_absence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gace.potential.kernels.build as build
+
+    monkeypatch.setattr(build, "library", lambda: object())
+    assert doctor.check_kernels().status == "ok"
+    monkeypatch.setattr(build, "library", lambda: None)
+    check = doctor.check_kernels()
+    assert check.status == "warning"
+    assert "g++" in check.remedy
+
+
 def test_loopback_is_reached() -> None:
     assert doctor.check_loopback().status == "ok"
 

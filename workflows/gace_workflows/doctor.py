@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -136,6 +137,24 @@ def check_gpu() -> Check:
     return Check("machine", "gpu", "ok", "none; everything runs on the CPU")
 
 
+def check_kernels() -> Check:
+    """The C++ kernels of the potential; plain PyTorch does the same work slower."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            from gace.potential.kernels.build import library
+
+            built = library() is not None
+    except ImportError as error:
+        return Check("machine", "kernels", "warning", f"unknown: {error}")
+    if built:
+        return Check("machine", "kernels", "ok", "built")
+    found = str(caught[0].message) if caught else "absent: potentials are two to four times slower on the CPU"
+    return Check(
+        "machine", "kernels", "warning", found, "a C++ compiler", "install g++ (Debian: apt-get install g++)"
+    )
+
+
 def check_folder(folder: Path) -> Check:
     """Whether files and SQLite databases can be written below ``folder``, and the space left there."""
     name = f"write to {folder}"
@@ -183,7 +202,14 @@ def check_program(name: str, extra: str) -> Check:
 
 def examine(folder: Path) -> Iterator[Check]:
     """All checks, in the order of the table."""
-    machine: list[Callable[[], Check]] = [check_python, check_cores, check_memory, check_gpu, check_loopback]
+    machine: list[Callable[[], Check]] = [
+        check_python,
+        check_cores,
+        check_memory,
+        check_gpu,
+        check_kernels,
+        check_loopback,
+    ]
     yield from (check() for check in machine)
     yield check_folder(folder)
     seen: set[str] = set()
