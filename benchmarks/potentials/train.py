@@ -134,6 +134,7 @@ def configuration(task: Task, out: Path) -> dict[str, Any]:
 def keep(name: str, config: dict[str, Any], bundles: list[Path]) -> None:
     """Bundle (the mean of all), configuration and logs of the trainings to ``benchmarks/potentials/NAME``."""
     import gace
+    from gace.potential.bundle import save_bundle
 
     kept = HERE / name
     shutil.rmtree(kept, ignore_errors=True)
@@ -141,12 +142,13 @@ def keep(name: str, config: dict[str, Any], bundles: list[Path]) -> None:
         shutil.copytree(bundles[0], kept)
     else:
         several = [gace.load(bundle) for bundle in bundles]
-        gace.Potential(
+        whole = gace.Potential(
             [member for one in several for member in one.members],
             isolated_atom_energies=several[0].isolated_atom_energies,
             level_of_theory=several[0].level_of_theory,
             metadata=several[0].metadata,
-        ).save(kept)
+        )
+        save_bundle(whole, kept)
     for number, bundle in enumerate(bundles):
         log = "metrics.jsonl" if number == 0 else f"metrics-{number + 1}.jsonl"
         shutil.copy(bundle.parent / "metrics.jsonl", kept / log)
