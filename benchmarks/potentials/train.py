@@ -132,7 +132,7 @@ def configuration(task: Task, out: Path) -> dict[str, Any]:
 
 
 def keep(name: str, config: dict[str, Any], bundles: list[Path]) -> None:
-    """Bundle (the mean of all), configuration and logs of the trainings to ``benchmarks/potentials/NAME``."""
+    """Bundle (the mean of all), configuration and validated epochs to ``benchmarks/potentials/NAME``."""
     import gace
     from gace.potential.bundle import save_bundle
 
@@ -151,7 +151,9 @@ def keep(name: str, config: dict[str, Any], bundles: list[Path]) -> None:
         save_bundle(whole, kept)
     for number, bundle in enumerate(bundles):
         log = "metrics.jsonl" if number == 0 else f"metrics-{number + 1}.jsonl"
-        shutil.copy(bundle.parent / "metrics.jsonl", kept / log)
+        lines = (bundle.parent / "metrics.jsonl").read_text().splitlines(keepends=True)
+        # hundreds of short epochs say little: those that were validated do
+        (kept / log).write_text("".join(line for line in lines if '"validation"' in line) or "".join(lines))
     config = {**config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"}}
     text = yaml.safe_dump(config, sort_keys=False)
     if len(bundles) > 1:
