@@ -141,7 +141,7 @@ def keep(name: str, config: dict[str, Any], bundles: list[Path]) -> None:
     if len(bundles) == 1:
         shutil.copytree(bundles[0], kept)
     else:
-        several = [gace.load(bundle) for bundle in bundles]
+        several = [gace.load(bundle, dtype="float32") for bundle in bundles]
         whole = gace.Potential(
             [member for one in several for member in one.members],
             isolated_atom_energies=several[0].isolated_atom_energies,
