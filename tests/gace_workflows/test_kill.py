@@ -1,5 +1,6 @@
 """SIGKILL everything, resume, and compare with the campaign that was left in peace."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -31,7 +32,8 @@ def kill_everything(folder):
     for _ in range(5):
         ours = processes_of(folder)
         for process in ours:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # what ended by itself since it was listed
+                process.kill()
         psutil.wait_procs(ours, timeout=5)
         count += len(ours)
         time.sleep(0.5)
