@@ -18,10 +18,10 @@ from ase import Atoms
 
 from gace.errors import InputError
 from gace_platform.labelling.config import CP2KReference
-from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Label, stated_integer
 from gace_platform.labelling.engines.cp2k_data import Entry, entry
 from gace_platform.labelling.engines.cp2k_input import REMEDIES, Input, mesh
+from gace_platform.labelling.engines.crystals import atom_in_box, check_cell, refuse_run
 from gace_platform.labelling.engines.quantum_espresso import MPI_AS_ROOT
 from gace_platform.labelling.ladder import Remedy
 
@@ -143,9 +143,7 @@ class CP2KEngine:
         self.executable()
         self.folder()
         for number, atoms in enumerate(structures):
-            where = f"structure {number} ({atoms.get_chemical_formula()})"
-            if not all(atoms.pbc):
-                raise InputError(f"{where} is not periodic in three directions: the engine labels crystals")
+            where = check_cell(number, atoms)
             for symbol in sorted(set(atoms.get_chemical_symbols())):
                 self.basis(symbol)
                 self.potential(symbol)
@@ -155,14 +153,10 @@ class CP2KEngine:
                 raise InputError(
                     f"{where}: {electrons} valence electrons cannot leave {spin} unpaired: charge or spin?"
                 )
-            if atoms.get_volume() < 1.0:
-                raise InputError(f"{where}: a cell of {atoms.get_volume():.2g} Å³ is none")
 
     def isolated_atom(self, symbol: str) -> Atoms:
         """A neutral atom in a cubic cell, with as many unpaired electrons as Hund's rule asks for."""
-        atom = Atoms(symbol, positions=[[0.0, 0.0, 0.0]], cell=[self.reference.isolated_box] * 3, pbc=True)
-        atom.info.update(charge=0, spin=unpaired_electrons(symbol), config_type="isolated_atom")
-        return atom
+        return atom_in_box(symbol, [self.reference.isolated_box] * 3)
 
     def remedies(self) -> list[Remedy]:
         """Other mixing, minimisation where it is possible, less memory, more time: never another theory."""
@@ -174,10 +168,7 @@ class CP2KEngine:
         Raises:
             InputError: always.
         """
-        raise InputError(
-            "the engine cp2k is run by AiiDA: use it in a campaign (gace campaign run), "
-            "or submit the work chain gace.label"
-        )
+        refuse_run("cp2k")
 
     def parameters(self, atoms: Atoms, remedy: int, time_limit: float | None = None) -> dict[str, Any]:
         """The input as nested sections (see :class:`~gace_platform.labelling.engines.cp2k_input.Input`)."""

@@ -20,8 +20,8 @@ from ase import Atoms
 
 from gace.errors import InputError, nearest
 from gace_platform.labelling.config import QuantumEspressoReference
-from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Label, stated_integer
+from gace_platform.labelling.engines.crystals import atom_in_box, check_cell, refuse_run
 from gace_platform.labelling.ladder import Remedy
 
 RECIPE = 1
@@ -168,20 +168,14 @@ class QuantumEspressoEngine:
         for symbol in self.reference.pseudopotentials:
             self.file(symbol)
         for number, atoms in enumerate(structures):
-            where = f"structure {number} ({atoms.get_chemical_formula()})"
-            if not all(atoms.pbc):
-                raise InputError(f"{where} is not periodic in three directions: the engine labels crystals")
+            where = check_cell(number, atoms)
             for symbol in sorted(set(atoms.get_chemical_symbols())):
                 if symbol not in self.reference.pseudopotentials:
                     raise InputError(f"{where}: reference.pseudopotentials names no file for {symbol}")
-            if atoms.get_volume() < 1.0:
-                raise InputError(f"{where}: a cell of {atoms.get_volume():.2g} Å³ is none")
 
     def isolated_atom(self, symbol: str) -> Atoms:
         """A neutral atom in a cubic cell, with as many unpaired electrons as Hund's rule asks for."""
-        atom = Atoms(symbol, positions=[[0.0, 0.0, 0.0]], cell=[self.reference.isolated_box] * 3, pbc=True)
-        atom.info.update(charge=0, spin=unpaired_electrons(symbol), config_type="isolated_atom")
-        return atom
+        return atom_in_box(symbol, [self.reference.isolated_box] * 3)
 
     def remedies(self) -> list[Remedy]:
         """Other mixing, other diagonalisation, other start, less memory, more time: never another theory."""
@@ -193,10 +187,7 @@ class QuantumEspressoEngine:
         Raises:
             InputError: always.
         """
-        raise InputError(
-            "the engine quantum-espresso is run by AiiDA: use it in a campaign (gace campaign run), "
-            "or submit the work chain gace.label"
-        )
+        refuse_run("quantum-espresso")
 
     def parameters(self, atoms: Atoms, remedy: int) -> dict[str, dict[str, Any]]:
         """What differs from the protocol's namelists, with the remedy at this position."""

@@ -19,8 +19,8 @@ from ase import Atoms
 
 from gace.errors import InputError, nearest
 from gace_platform.labelling.config import VaspReference
-from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Label, stated_integer
+from gace_platform.labelling.engines.crystals import atom_in_box, check_cell, refuse_run
 from gace_platform.labelling.engines.quantum_espresso import is_isolated
 from gace_platform.labelling.ladder import Remedy
 
@@ -135,14 +135,10 @@ class VaspEngine:
         for symbol in self.reference.potentials:
             self.valence(symbol)
         for number, atoms in enumerate(structures):
-            where = f"structure {number} ({atoms.get_chemical_formula()})"
-            if not all(atoms.pbc):
-                raise InputError(f"{where} is not periodic in three directions: the engine labels crystals")
+            where = check_cell(number, atoms)
             for symbol in sorted(set(atoms.get_chemical_symbols())):
                 if symbol not in self.reference.potentials:
                     raise InputError(f"{where}: reference.potentials names none for {symbol}")
-            if atoms.get_volume() < 1.0:
-                raise InputError(f"{where}: a cell of {atoms.get_volume():.2g} Å³ is none")
 
     def isolated_atom(self, symbol: str) -> Atoms:
         """A neutral atom in a box, with as many unpaired electrons as Hund's rule asks for.
@@ -150,10 +146,7 @@ class VaspEngine:
         The box has three different edges: VASP keeps the symmetry of the cell, and an open shell breaks it.
         """
         box = self.reference.isolated_box
-        cell = [box, box + 0.5, box + 1.0]
-        atom = Atoms(symbol, positions=[[0.0, 0.0, 0.0]], cell=cell, pbc=True)
-        atom.info.update(charge=0, spin=unpaired_electrons(symbol), config_type="isolated_atom")
-        return atom
+        return atom_in_box(symbol, [box, box + 0.5, box + 1.0])
 
     def remedies(self) -> list[Remedy]:
         """Other mixing, other minimisation, more time: never another theory."""
@@ -165,10 +158,7 @@ class VaspEngine:
         Raises:
             InputError: always.
         """
-        raise InputError(
-            "the engine vasp is run by AiiDA: use it in a campaign (gace campaign run), "
-            "or submit the work chain gace.label"
-        )
+        refuse_run("vasp")
 
     def parameters(self, atoms: Atoms, remedy: int) -> dict[str, Any]:
         """INCAR of a single point with forces and stress; atoms in the order of the POSCAR.

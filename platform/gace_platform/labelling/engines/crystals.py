@@ -1,0 +1,44 @@
+"""What the engines that label crystals through AiiDA share: refusals, and the atom in a box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ase import Atoms
+
+from gace.errors import InputError
+from gace_platform.labelling.engines.atoms import unpaired_electrons
+
+
+def check_cell(number: int, atoms: Atoms) -> str:
+    """How to name a structure in a message, after refusing what is no crystal.
+
+    Raises:
+        InputError: not periodic in three directions, or a cell without a volume.
+    """
+    where = f"structure {number} ({atoms.get_chemical_formula()})"
+    if not all(atoms.pbc):
+        raise InputError(f"{where} is not periodic in three directions: the engine labels crystals")
+    if atoms.get_volume() < 1.0:
+        raise InputError(f"{where}: a cell of {atoms.get_volume():.2g} Å³ is none")
+    return where
+
+
+def atom_in_box(symbol: str, edges: Sequence[float]) -> Atoms:
+    """A neutral atom in a box of these edges, Å, with as many unpaired electrons as Hund's rule asks for."""
+    atom = Atoms(symbol, positions=[[0.0, 0.0, 0.0]], cell=list(edges), pbc=True)
+    atom.info.update(charge=0, spin=unpaired_electrons(symbol), config_type="isolated_atom")
+    return atom
+
+
+def refuse_run(engine: str) -> NoReturn:
+    """AiiDA runs these programs.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        f"the engine {engine} is run by AiiDA: use it in a campaign (gace campaign run), "
+        "or submit the work chain gace.label"
+    )
