@@ -146,7 +146,7 @@ def test_stress_is_the_slope_of_the_energy_with_tension_positive(compute, mode):
 @pytest.mark.slow
 def test_remedies_lead_to_the_same_label(compute):
     cell = silicon(2)
-    # at Γ, so that minimisation takes the place of diagonalisation where a remedy asks for it
+    # at Γ bands of so small a cell lie close, and a minimiser ends in an excited state
     labels = [compute(cell, remedy, kpoints_distance=None).label for remedy in (0, 1, 2, 4)]
     assert np.ptp([label.energy for label in labels]) < 1e-5
     # forces are first order in the error of the density, about the root of the energy's

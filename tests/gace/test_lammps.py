@@ -1,6 +1,9 @@
 """LAMMPS with a potential of ours says what the ASE calculator says."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -292,3 +295,16 @@ def test_a_wrong_line_is_named(tmp_path, line, message):
     (tmp_path / "in.test").write_text(f"units metal\n{line}\nrun 0\n")
     with pytest.raises(InputError, match=message):
         read_script(tmp_path / "in.test")
+
+
+def test_lammps_opens_no_port():
+    """Its MPI would listen at the machine's network address."""
+    code = (
+        "import psutil\n"
+        "from gace.engines.lammps import open_lammps\n"
+        f"lmp = open_lammps({QUIET})\n"
+        "print([one.laddr for one in psutil.Process().net_connections() if one.status == psutil.CONN_LISTEN])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "UCX_TLS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "[]", done.stderr

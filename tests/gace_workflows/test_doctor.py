@@ -16,7 +16,8 @@ from gace_workflows import doctor
 
 
 def test_extras_are_those_with_packages_of_their_own() -> None:
-    assert set(doctor.extras()) == {"platform", "aiida", "dft", "test"}
+    separate = {"cp2k", "vasp", "lammps", "torchsim"}
+    assert set(doctor.extras()) == {"platform", "aiida", "dft", "test"} | separate
 
 
 def test_core_requirements_name_torch_but_no_package_of_an_extra() -> None:

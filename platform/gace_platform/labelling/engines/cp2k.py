@@ -25,7 +25,7 @@ from gace_platform.labelling.engines.crystals import atom_in_box, check_cell, re
 from gace_platform.labelling.engines.quantum_espresso import MPI_AS_ROOT
 from gace_platform.labelling.ladder import Remedy
 
-RECIPE = 1
+RECIPE = 2
 """Version of how CP2K is driven; part of the label key, to be raised when labels would move."""
 
 FOLDERS = ("/usr/share/cp2k", "/usr/local/share/cp2k/data")
@@ -159,7 +159,7 @@ class CP2KEngine:
         return atom_in_box(symbol, [self.reference.isolated_box] * 3)
 
     def remedies(self) -> list[Remedy]:
-        """Other mixing, minimisation where it is possible, less memory, more time: never another theory."""
+        """Other mixing and orthogonalisation, less memory, more time: never another theory."""
         return [remedy for remedy, _ in REMEDIES]
 
     def run(self, atoms: Atoms, attempt: int) -> Label:
