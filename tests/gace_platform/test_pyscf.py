@@ -118,6 +118,26 @@ def test_every_remedy_gives_the_same_label():
 
 
 @pytest.mark.dft
+def test_an_excited_state_is_a_failure(monkeypatch):
+    """Second-order steps from swapped orbitals converge, and not to the ground state."""
+    from pyscf.soscf.newton_ah import _CIAH_SOSCF
+
+    kernel = _CIAH_SOSCF.kernel
+
+    def from_swapped(field, *_):
+        ground = field.undo_soscf().run()
+        pairs = field.mol.nelectron // 2
+        occupation = np.zeros(field.mol.nao)
+        occupation[[*range(pairs - 1), pairs]] = 2
+        return kernel(field, ground.mo_coeff, occupation)
+
+    monkeypatch.setattr(_CIAH_SOSCF, "kernel", from_swapped)
+    with pytest.raises(Failure, match="excited state") as failure:
+        engine(basis="sto-3g", functional="hf").run(water(), 2)
+    assert failure.value.failure_class == "unconverged"
+
+
+@pytest.mark.dft
 def test_an_unconverged_structure_never_becomes_a_label(tmp_path):
     reference = PySCFReference(basis="sto-3g", grid_level=0, max_cycle=1)
     config = LabelConfig(reference=reference, store=tmp_path / "store", attempts=1)

@@ -29,6 +29,9 @@ from gace_platform.labelling.ladder import Remedy
 LOG_LINES = 15
 """Lines of the program's log kept with a failure."""
 
+INVERSION = 1e-3
+"""Overlap of filled and empty orbitals, Hartree, above which a solution is no ground state."""
+
 RECIPE = 1
 """Version of how this module drives PySCF; part of the label key, to be raised when labels would move."""
 
@@ -117,6 +120,14 @@ class PySCFEngine:
                     f"no self-consistency in {field.max_cycle} cycles ({self.remedies()[attempt].name})",
                     _tail(log),
                 )
+            inverted = inversion(field)
+            if inverted > INVERSION:
+                raise Failure(
+                    "unconverged",
+                    f"an excited state: an empty orbital lies {inverted * Hartree:.2f} eV below a filled one "
+                    f"({self.remedies()[attempt].name})",
+                    _tail(log),
+                )
             forces = np.zeros((1, 3)) if len(atoms) == 1 else self._forces(field)
         except (np.linalg.LinAlgError, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
             if isinstance(error, Failure):
@@ -203,6 +214,21 @@ class PySCFEngine:
                 f"{where}: {spin} unpaired among {electrons} electrons is impossible; set spin to "
                 f"{electrons % 2} or charge to {charge + 1} or {charge - 1}"
             )
+
+
+def inversion(field: Any) -> float:
+    """How far, in Hartree, the lowest empty orbital lies below the highest filled one of its spin.
+
+    At most zero where orbitals are filled from below, as diagonalisation does. Second-order steps follow
+    the gradient alone and may converge to an excited state.
+    """
+    worst = -np.inf
+    for energies, filled in zip(
+        np.atleast_2d(field.mo_energy), np.atleast_2d(np.asarray(field.mo_occ) > 0), strict=True
+    ):
+        if filled.any() and not filled.all():
+            worst = max(worst, float(energies[filled].max() - energies[~filled].min()))
+    return worst
 
 
 def _refuse_missing_functions(name: str, symbols: Sequence[str], role: str) -> None:
