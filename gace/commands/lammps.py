@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gace.commands.options import finite, json_option, model_options, report
+from gace.commands.options import finite, json_option, model_options, path_option, report
 
 
 @click.command("lammps")
@@ -17,14 +17,7 @@ from gace.commands.options import finite, json_option, model_options, report
     "--var", "variables", nargs=2, multiple=True, metavar="NAME VALUE", help="As LAMMPS' own option -var."
 )
 @click.option("--log", default="log.lammps", show_default=True, help="LAMMPS' log file, or none.")
-@click.option(
-    "--path",
-    "evaluation",
-    type=click.Choice(["eager", "compiled", "auto"]),
-    default="eager",
-    show_default=True,
-    help="Operation by operation; by compiled code, made first; or going over to it when made.",
-)
+@path_option
 @model_options
 @json_option
 def command(

@@ -13,6 +13,7 @@ from gace.commands.options import (
     json_option,
     load_potential,
     model_options,
+    path_option,
     potential_argument,
     progress_bar,
     read_one,
@@ -37,14 +38,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="Trajectory, extended XYZ.")
 @click.option("--log-every", type=int, default=10, show_default=True, help="Steps between kept frames.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of velocities and thermostat.")
-@click.option(
-    "--path",
-    type=click.Choice(["eager", "compiled", "auto"]),
-    default="eager",
-    show_default=True,
-    help="Operation by operation; by compiled code, made first; or going over to it when made. "
-    "'auto' is not reproducible to the last digit.",
-)
+@path_option
 @model_options
 @json_option
 def command(
@@ -59,7 +53,7 @@ def command(
     out: Path | None,
     log_every: int,
     seed: int,
-    path: str,
+    evaluation: str,
     device: str,
     dtype: str,
     as_json: bool,
@@ -71,7 +65,7 @@ def command(
 
     check_writable(out)
     start = read_one(structure)
-    calculator = load_potential(potential, device, dtype).calculator(path=path)
+    calculator = load_potential(potential, device, dtype).calculator(path=evaluation)
     kept: list[Atoms] = []
     gammas: list[float] = []
     with progress_bar("dynamics", steps, "steps") as advance:

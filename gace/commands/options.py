@@ -27,6 +27,20 @@ potential_argument = click.argument("potential", metavar="POTENTIAL")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 
+PATHS = ("tabulated", "eager", "compiled", "auto")
+"""As :data:`gace.potential.compiled.PATHS`, which is not imported for the sake of a quick ``--help``."""
+
+path_option = click.option(
+    "--path",
+    "evaluation",
+    type=click.Choice(PATHS),
+    default="tabulated",
+    show_default=True,
+    help="Radial functions read off tables; by their networks; by compiled code, made first; or going over "
+    "to compiled code when it is made, which is not reproducible to the last digit.",
+)
+"""How the potential is evaluated."""
+
 
 def model_options(command: Command) -> Command:
     """``--device`` and ``--dtype``."""

@@ -25,7 +25,7 @@ class PotentialCalculator(Calculator):
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
 
     def __init__(
-        self, potential: Potential, *, skin: float = 0.5, uncertainty: bool = True, path: str = "eager"
+        self, potential: Potential, *, skin: float = 0.5, uncertainty: bool = True, path: str = "tabulated"
     ) -> None:
         """Wrap a potential.
 
@@ -33,8 +33,9 @@ class PotentialCalculator(Calculator):
             potential: on the device and in the precision it should run in.
             skin: Å by which neighbour lists reach beyond the cutoff, to be reused between steps.
             uncertainty: whether to compute the error bars and γ that the potential has.
-            path: ``eager``; ``compiled``: wait for compiled code at the first step; ``auto``: start at
-                once and go over to compiled code when it is there.
+            path: ``tabulated``: radial functions read off tables, as exact as the precision asks for;
+                ``eager``: by their networks; ``compiled``: wait for compiled code at the first step;
+                ``auto``: start at once and go over to compiled code when it is there.
         """
         super().__init__()
         self.potential = _frozen(potential).evaluated_by(path)

@@ -41,7 +41,7 @@ class TorchSimModel(ModelInterface):
         dtype: str | torch.dtype | None = None,
         skin: float = 0.5,
         uncertainty: bool = False,
-        path: str = "eager",
+        path: str = "tabulated",
         batch_atoms: int | None = None,
     ) -> None:
         """Wrap a potential.
@@ -52,7 +52,7 @@ class TorchSimModel(ModelInterface):
             dtype: ``float64`` or ``float32``; None leaves a given potential as it is.
             skin: Å by which neighbour lists reach beyond the cutoff, to be reused between steps.
             uncertainty: whether to compute error bars and γ where the potential has them.
-            path: ``eager``, ``compiled`` or ``auto``; see :meth:`Potential.evaluated_by`.
+            path: ``tabulated``, ``eager``, ``compiled`` or ``auto``; see :meth:`Potential.evaluated_by`.
             batch_atoms: about how many atoms are computed at once; None: as fits the device.
 
         Raises:

@@ -10,7 +10,7 @@ is the price. Blocks have one shape whatever the structure, so that code compile
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from torch.nn.functional import pad
 from gace.potential.derivatives import Prediction
 from gace.potential.graph_ace import GraphACE, features
 from gace.structures.graph import Graph, forces_from_edges, sum_structures, virial_from_edges
+
+if TYPE_CHECKING:
+    from gace.potential.tables import RadialTable
 
 Run = Callable[[str, Callable[..., list[Tensor]], Sequence[Tensor]], Sequence[Tensor]]
 """Evaluates a named function of tensors; what is compiled is decided here."""
@@ -50,7 +53,11 @@ def block_size(n_atoms: int, slots: int, bonds: int) -> int:
 
 
 def energy_and_gradients_by_blocks(
-    model: GraphACE, graph: Graph, size: int, run: Run = run_plainly
+    model: GraphACE,
+    graph: Graph,
+    size: int,
+    run: Run = run_plainly,
+    tables: Sequence[RadialTable] | None = None,
 ) -> Prediction:
     """As :func:`gace.potential.derivatives.energy_and_gradients`, in blocks of ``size`` atoms.
 
@@ -59,16 +66,24 @@ def energy_and_gradients_by_blocks(
         graph: on the model's device and in its precision.
         size: atoms of a block.
         run: evaluates the functions of a block.
+        tables: radial functions of each layer in the place of its network.
     """
     with torch.no_grad():
-        return _Evaluation(model, graph, size, run).prediction()
+        return _Evaluation(model, graph, size, run, tables).prediction()
 
 
 class _Evaluation:
     """One evaluation of one graph."""
 
-    def __init__(self, model: GraphACE, graph: Graph, size: int, run: Run) -> None:
-        self.model, self.graph, self.run = model, graph, run
+    def __init__(
+        self,
+        model: GraphACE,
+        graph: Graph,
+        size: int,
+        run: Run,
+        tables: Sequence[RadialTable] | None,
+    ) -> None:
+        self.model, self.graph, self.run, self.tables = model, graph, run, tables
         self.names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
         self.state = [one.detach() for one in (*model.parameters(), *model.buffers())]
         N, J = graph.neighbour.shape
@@ -174,7 +189,7 @@ class _Evaluation:
     ) -> tuple[_Stateful, Block, list[Tensor], list[Tensor]]:
         """Model, block, messages of the neighbours, and the rest of a function's arguments."""
         n = len(self.names)
-        model = _Stateful(self.model, dict(zip(self.names, arguments[:n], strict=True)))
+        model = _Stateful(self.model, self.tables, dict(zip(self.names, arguments[:n], strict=True)))
         split = n + 3 + (0 if first else 1)
         return model, Block(*arguments[n : n + 3]), list(arguments[n + 3 : split]), list(arguments[split:])
 
@@ -210,8 +225,10 @@ class _Evaluation:
 class _Stateful:
     """Calls parts of a model with its parameters and buffers replaced by given tensors."""
 
-    def __init__(self, model: GraphACE, state: dict[str, Tensor]) -> None:
-        self.parts = _Parts(model)
+    def __init__(
+        self, model: GraphACE, tables: Sequence[RadialTable] | None, state: dict[str, Tensor]
+    ) -> None:
+        self.parts = _Parts(model, tables)
         self.state = {f"model.{name}": one for name, one in state.items()}
 
     def __call__(self, *arguments: object) -> tuple[Tensor, ...]:
@@ -221,15 +238,18 @@ class _Stateful:
 class _Parts(torch.nn.Module):
     """What a block asks of a model."""
 
-    def __init__(self, model: GraphACE) -> None:
+    def __init__(self, model: GraphACE, tables: Sequence[RadialTable] | None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.tables = model, tables
 
     def forward(
         self, what: str, t: int, block: Block, carried: list[Tensor], known: Sequence[Tensor] = ()
     ) -> tuple[Tensor | None, ...]:
         model = self.model
-        r, bonds = model.bonds(block.edge_vector, block.neighbour_species)
+        tables = self.tables
+        r, bonds = model.bonds(block.edge_vector, block.neighbour_species, tabulated=tables is not None)
+        if tables is not None:
+            bonds = bonds._replace(table=tables[t])
         message, invariants = model.layers[t](
             bonds, carried[0].flatten(0, 1) if carried else None, block.species
         )

@@ -17,10 +17,13 @@ from gace.potential.blocks import block_size, energy_and_gradients_by_blocks, ru
 from gace.potential.compilation import CompiledFunction, compiler_available
 from gace.potential.derivatives import Prediction, energy_and_gradients
 from gace.potential.graph_ace import GraphACE
+from gace.potential.kernels import available
+from gace.potential.tables import RadialTable, radial_tables
 from gace.structures.graph import Graph
 
-PATHS = ("eager", "compiled", "auto")
-"""``eager``: operation by operation; ``compiled``: wait for the code of each new shape of block;
+PATHS = ("eager", "tabulated", "compiled", "auto")
+"""``eager``: operation by operation; ``tabulated``: likewise, radial functions read off tables
+(:mod:`gace.potential.tables`); ``compiled``: wait for the code of each new shape of block;
 ``auto``: go operation by operation until the code is there (the last digits change then)."""
 
 Evaluate = Callable[[Graph], Prediction]
@@ -45,6 +48,8 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
         raise InputError(f"no path called '{path}': choose {', '.join(PATHS[:-1])} or {PATHS[-1]}")
     if path == "compiled" and not compiler_available():
         raise InputError("the compiled path needs a C++ compiler (c++, g++ or clang++) on the PATH")
+    if path == "tabulated":
+        return [partial(evaluate_eagerly, member, tables=_tables(member)) for member in members]
     if path == "eager" or not compiler_available():
         return [partial(evaluate_eagerly, member) for member in members]
     codes: dict[str, Code] = {}
@@ -54,13 +59,22 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
     ]
 
 
-def evaluate_eagerly(model: GraphACE, graph: Graph) -> Prediction:
-    """At once if the graph is small, else block by block."""
+def evaluate_eagerly(
+    model: GraphACE, graph: Graph, tables: Sequence[RadialTable] | None = None
+) -> Prediction:
+    """At once if the graph is small, else block by block; with ``tables`` for its radial functions."""
     slots = graph.neighbour.shape[1]
     size = block_size(graph.n_atoms, slots, EAGER_BONDS[_kind(graph)])
     if size >= graph.n_atoms:
-        return energy_and_gradients(model, graph)
-    return energy_and_gradients_by_blocks(model, graph, size)
+        return energy_and_gradients(model if tables is None else lambda one: model(one, tables), graph)
+    return energy_and_gradients_by_blocks(model, graph, size, tables=tables)
+
+
+def _tables(model: GraphACE) -> list[RadialTable] | None:
+    """A graph ACE's radial functions, where there are kernels that read them."""
+    if not isinstance(model, GraphACE) or not available(next(model.parameters())):
+        return None
+    return radial_tables(model)
 
 
 class Code:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from gace.potential.layer import Bonds, Layer
 from gace.potential.presets import PRESETS
 from gace.potential.zbl import CoreRepulsion
 from gace.structures.graph import Graph, gather_neighbours
+
+if TYPE_CHECKING:
+    from gace.potential.tables import RadialTable
 
 
 class AtomicOutput(NamedTuple):
@@ -182,25 +185,37 @@ class GraphACE(nn.Module):
                 self.shift[position] = shift[element]
 
     def bonds(
-        self, edge_vector: Tensor, neighbour_species: Tensor, neighbour: Tensor | None = None
+        self,
+        edge_vector: Tensor,
+        neighbour_species: Tensor,
+        neighbour: Tensor | None = None,
+        *,
+        tabulated: bool = False,
     ) -> tuple[Tensor, Bonds]:
         """Distances ``(N, J)`` and the functions of the bonds that all layers share."""
         r = edge_vector.square().sum(-1).sqrt()
         unit = edge_vector / r.unsqueeze(-1)
         envelope = smooth_cutoff(r, self.cutoff, self.cutoff_power)
-        basis = self.radial_basis(r)
+        basis = None if tabulated else self.radial_basis(r)
         harmonics = torch.cat(self.harmonics(unit), dim=-1)
         weight = (envelope / self.sqrt_mean_neighbours).unsqueeze(-1)
-        return r, Bonds(basis, weight, harmonics, neighbour_species, neighbour)
+        return r, Bonds(basis, weight, harmonics, neighbour_species, neighbour, r)
 
-    def forward(self, graph: Graph) -> AtomicOutput:
-        """Energy and invariants of every atom."""
+    def forward(self, graph: Graph, tables: Sequence[RadialTable] | None = None) -> AtomicOutput:
+        """Energy and invariants of every atom.
+
+        Args:
+            graph: on the model's device and in its precision.
+            tables: radial functions of each layer in the place of its network (kernels only).
+        """
         of_neighbours = gather_neighbours(graph.species, graph)
-        r, bonds = self.bonds(graph.edge_vector, of_neighbours, graph.neighbour)
+        r, bonds = self.bonds(graph.edge_vector, of_neighbours, graph.neighbour, tabulated=tables is not None)
         carried: Tensor | None = None
         invariants: list[Tensor] = []
         densities: list[Tensor] = []
         for t, layer in enumerate(self.layers):
+            if tables is not None:
+                bonds = bonds._replace(table=tables[t])
             carried, scalars = layer(bonds, carried, graph.species)
             invariants.append(scalars)
             densities.append(self.densities(t, scalars, graph.species))

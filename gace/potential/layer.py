@@ -9,7 +9,7 @@ coupling is one matrix product over all atoms and channels.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,15 @@ from gace.potential.irreps import SCALAR, Irreps, both_parities, natural
 from gace.potential.kernels import available
 from gace.potential.sparse import SparseLayer
 
+if TYPE_CHECKING:
+    from gace.potential.tables import RadialTable
+
 
 class Bonds(NamedTuple):
     """What every layer needs of the bonds; computed once."""
 
-    basis: Tensor
-    """Radial basis g_n(r) ``(N, J, n)``."""
+    basis: Tensor | None
+    """Radial basis g_n(r) ``(N, J, n)``; None where radial functions are tabulated."""
     cutoff: Tensor
     """Cutoff factor divided by the square root of the mean number of neighbours ``(N, J, 1)``."""
     harmonics: Tensor
@@ -34,6 +37,10 @@ class Bonds(NamedTuple):
     """Element index of the neighbours ``(N, J)``."""
     neighbour: Tensor | None
     """Row of the messages for each neighbour ``(N, J)``; None if there is one message per neighbour."""
+    distance: Tensor
+    """Å ``(N, J)``."""
+    table: RadialTable | None = None
+    """Radial functions of the layer that is evaluated; None: its network."""
 
 
 class LayerOutput(NamedTuple):
@@ -163,7 +170,7 @@ class Layer(nn.Module):
             carried: messages ``(M, dim, K)``; None in the first layer.
             species: their element indices ``(N,)``.
         """
-        if available(bonds.basis) and not self.measuring:
+        if available(bonds.cutoff) and not self.measuring:
             invariants, message = self.sparse(self, bonds, carried, species)
             return LayerOutput(message, invariants.transpose(0, 1))
         A = self._density(bonds, carried, species)
@@ -202,6 +209,7 @@ class Layer(nn.Module):
 
     def radial_and_harmonics(self, bonds: Bonds, species: Tensor) -> tuple[Tensor, Tensor]:
         """Harmonics ``(N, J, lm)`` and radial functions ``(N, J, l, K)`` of this layer."""
+        assert bonds.basis is not None  # tables are for the kernels, which do not come here
         radial = self.radial(bonds.basis, species, bonds.neighbour_species, bonds.cutoff)
         return (
             bonds.harmonics[..., : (self.l_max + 1) ** 2],

@@ -175,9 +175,10 @@ class Potential:
         return other
 
     def evaluated_by(self, path: str) -> Potential:
-        """This potential, evaluated by another path: ``eager`` (as it is made), ``compiled`` or ``auto``.
+        """This potential, evaluated by another path (as it is made: ``eager``).
 
-        See :data:`gace.potential.compiled.PATHS`; the paths agree to rounding.
+        See :data:`gace.potential.compiled.PATHS`; the paths agree to rounding, ``tabulated`` to
+        :data:`gace.potential.tables.TOLERANCE`. Without kernels ``tabulated`` is ``eager``.
 
         Raises:
             InputError: an unknown path, or ``compiled`` without a C++ compiler.
@@ -274,7 +275,7 @@ class Potential:
         *,
         skin: float = 0.5,
         uncertainty: bool = True,
-        path: str = "eager",
+        path: str = "tabulated",
     ) -> PotentialCalculator:
         """An ASE calculator; see :class:`gace.engines.calculator.PotentialCalculator`."""
         from gace.engines.calculator import PotentialCalculator

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gace.potential.coupling import Coupling, RawCoupling, Rows
 from gace.potential.irreps import SCALAR, Irreps
-from gace.potential.kernels import WeightedCoupling, density
+from gace.potential.kernels import WeightedCoupling, density, splined
 
 if TYPE_CHECKING:
     from gace.potential.layer import Bonds, Layer
@@ -108,11 +108,10 @@ class SparseLayer(nn.Module):
 
     def _density(self, layer: Layer, bonds: Bonds, carried: Tensor | None, species: Tensor) -> Tensor:
         """A ``(N, dim, K)``: sum over neighbours first, then couple, then mix channels."""
-        harmonics, radial = layer.radial_and_harmonics(bonds, species)
         if self.raw is None:  # what a neighbour of the first layer says is its element
-            rows = density(harmonics, radial, layer.indicator.unsqueeze(1), bonds.neighbour_species)
+            rows = _summed(layer, bonds, layer.indicator.unsqueeze(1), bonds.neighbour_species, species)
         else:
-            summed = density(harmonics, radial, carried, bonds.neighbour)
+            summed = _summed(layer, bonds, carried, bonds.neighbour, species)
             one = summed.new_ones(1, 1, 1)
             rows = self.raw(
                 summed,
@@ -150,6 +149,17 @@ class SparseLayer(nn.Module):
             mixed.append(product.view_as(block))
         leaf = layer.leaf.index_select(0, species).unsqueeze(1)
         return torch.cat([mixed[0] + leaf, *mixed[1:]], dim=1)
+
+
+def _summed(
+    layer: Layer, bonds: Bonds, carried: Tensor | None, neighbour: Tensor | None, species: Tensor
+) -> Tensor:
+    """``Σ_j Y_lm R_lk I_ck`` ``(N, lm c, K)``, radial functions by table or by network."""
+    if bonds.table is None:
+        return density(*layer.radial_and_harmonics(bonds, species), carried, neighbour)
+    harmonics = bonds.harmonics[..., : (layer.l_max + 1) ** 2]
+    between = species, bonds.neighbour_species
+    return splined(harmonics, bonds.distance, carried, neighbour, between, bonds.table)
 
 
 class _Stack:

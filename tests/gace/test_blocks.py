@@ -39,9 +39,9 @@ def test_large_structures_are_cut_into_blocks(make_model, graph, monkeypatch):
     expected = energy_and_gradients(model, graph)
     sizes = []
 
-    def by_blocks(model, graph, size):
+    def by_blocks(model, graph, size, **more):
         sizes.append(size)
-        return energy_and_gradients_by_blocks(model, graph, size)
+        return energy_and_gradients_by_blocks(model, graph, size, **more)
 
     monkeypatch.setattr(compiled, "energy_and_gradients_by_blocks", by_blocks)
     monkeypatch.setitem(compiled.EAGER_BONDS, "cpu", 100)

@@ -150,7 +150,7 @@ def test_failure_of_the_compiler_leaves_the_plain_evaluation(make_model, monkeyp
     potential = Potential(
         [make_model(elements=["C", "H"], **TINY)], isolated_atom_energies={"C": 0.0, "H": 0.0}
     )
-    atoms.calc = potential.calculator()
+    atoms.calc = potential.calculator(path="eager")
     expected = atoms.get_forces()
     atoms.calc = potential.calculator(path="compiled")
     with pytest.warns(UserWarning, match="ran out of disk"):
@@ -162,7 +162,7 @@ def test_failure_of_the_compiler_leaves_the_plain_evaluation(make_model, monkeyp
 
 
 def test_unknown_path_is_refused(single):
-    with pytest.raises(InputError, match="choose eager, compiled or auto"):
+    with pytest.raises(InputError, match="choose eager, tabulated, compiled or auto"):
         single.calculator(path="fast")
 
 

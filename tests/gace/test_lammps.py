@@ -303,7 +303,8 @@ def test_lammps_opens_no_port():
         "import psutil\n"
         "from gace.engines.lammps import open_lammps\n"
         f"lmp = open_lammps({QUIET})\n"
-        "print([one.laddr for one in psutil.Process().net_connections() if one.status == psutil.CONN_LISTEN])\n"
+        "open_at = psutil.Process().net_connections()\n"
+        "print([one.laddr for one in open_at if one.status == psutil.CONN_LISTEN])\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "UCX_TLS"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

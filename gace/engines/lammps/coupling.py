@@ -143,7 +143,7 @@ def attach(
     dtype: str | None = None,
     skin: float = 0.5,
     uncertainty: bool = True,
-    path: str = "eager",
+    path: str = "tabulated",
 ) -> Coupling:
     """Let a potential act on all atoms of a LAMMPS instance.
 
@@ -162,7 +162,7 @@ def attach(
         dtype: ``float64`` or ``float32``; None leaves a given potential as it is.
         skin: Å by which neighbour lists reach beyond the cutoff, to be reused between steps.
         uncertainty: whether to compute error bars and γ where the potential has them.
-        path: ``eager``, ``compiled`` or ``auto``; see :meth:`Potential.evaluated_by`.
+        path: ``tabulated``, ``eager``, ``compiled`` or ``auto``; see :meth:`Potential.evaluated_by`.
 
     Returns:
         The coupling; it lives as long as ``lmp`` does.

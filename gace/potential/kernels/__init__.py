@@ -3,5 +3,6 @@
 from gace.potential.kernels.calls import available
 from gace.potential.kernels.coupling import WeightedCoupling
 from gace.potential.kernels.density import density
+from gace.potential.kernels.splined import splined
 
-__all__ = ["WeightedCoupling", "available", "density"]
+__all__ = ["WeightedCoupling", "available", "density", "splined"]

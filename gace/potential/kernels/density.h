@@ -1,0 +1,178 @@
+// What the sum over neighbours consists of, whether its radial functions are given or read off a table:
+//
+//   A[lm, c](n, k) = sum_j Y[lm](n, j) R[l, k](n, j) I[c, k](neighbour(n, j))
+//
+// Without messages I there is one c, and I = 1.
+#pragma once
+
+#include <cstring>
+#include <memory>
+
+#include "vectors.h"
+
+namespace {
+
+struct Shape {
+  int64_t atoms, slots, degrees, components, channels, sources;  // degrees = l_max + 1, sources = rows of I
+};
+
+// The bonds of an atom: all its slots, radial functions stored by bond; or those listed, stored by place in the list.
+struct Bonds {
+  int64_t first, count;
+  const int64_t *listed;
+  int64_t bond(int64_t j) const { return listed ? listed[j] : first + j; }
+  int64_t row(int64_t j) const { return listed ? j : first + j; }
+};
+
+// A few channels of an atom, V being a vector or a single number.
+template <class real, class V, int U>
+struct Channels {
+  typedef V Value;
+  static constexpr int64_t step = sizeof(V) / sizeof(real);
+
+  // out[lm * C + c] += sum_j (Y s + Yu s2) with s = R I and s2 its tangent; Yu, Ru, Iu null: values alone
+  template <bool carried, bool tangent>
+  static void sum(const Shape &d, int64_t n, const Bonds &bonds, int64_t k, const int64_t *index, const real *Y, const real *R,
+                  const real *I, const real *Yu, const real *Ru, const real *Iu, real *out) {
+    for (int64_t l = 0; l < d.degrees; ++l)
+      for (int64_t c = 0; c < d.components; ++c)
+        for (int64_t m0 = 0; m0 < 2 * l + 1; m0 += 8)
+          switch (2 * l + 1 - m0) {
+            case 1: part<carried, tangent, 1>(d, n, bonds, k, l, c, m0, index, Y, R, I, Yu, Ru, Iu, out); break;
+            case 3: part<carried, tangent, 3>(d, n, bonds, k, l, c, m0, index, Y, R, I, Yu, Ru, Iu, out); break;
+            case 5: part<carried, tangent, 5>(d, n, bonds, k, l, c, m0, index, Y, R, I, Yu, Ru, Iu, out); break;
+            case 7: part<carried, tangent, 7>(d, n, bonds, k, l, c, m0, index, Y, R, I, Yu, Ru, Iu, out); break;
+            default: part<carried, tangent, 8>(d, n, bonds, k, l, c, m0, index, Y, R, I, Yu, Ru, Iu, out);
+          }
+  }
+
+  template <bool carried, bool tangent, int M>
+  static void part(const Shape &d, int64_t n, const Bonds &bonds, int64_t k, int64_t l, int64_t c, int64_t m0, const int64_t *index,
+                   const real *Y, const real *R, const real *I, const real *Yu, const real *Ru, const real *Iu,
+                   real *out) {
+    const int64_t K = d.channels, L = d.degrees, LM = L * L, C = d.components, lm = l * l + m0;
+    V sum[M][U] = {};
+    for (int64_t j = 0; j < bonds.count; ++j) {
+      const int64_t e = bonds.bond(j), r = (bonds.row(j) * L + l) * K + k;
+      const int64_t i = carried ? ((index ? index[e] : e) * C + c) * K + k : 0;
+      const real *y = Y + e * LM + lm, *yu = tangent ? Yu + e * LM + lm : nullptr;
+      for (int u = 0; u < U; ++u) {
+        const int64_t o = u * step;
+        V s = load<V>(R + r + o), su{};
+        if (tangent) {
+          su = load<V>(Ru + r + o);
+          if (carried) su = su * load<V>(I + i + o) + s * load<V>(Iu + i + o);
+        }
+        if (carried) s = s * load<V>(I + i + o);
+        for (int m = 0; m < M; ++m) {
+          if (tangent)
+            sum[m][u] += yu[m] * s + y[m] * su;
+          else
+            sum[m][u] += y[m] * s;
+        }
+      }
+    }
+    for (int m = 0; m < M; ++m)
+      for (int u = 0; u < U; ++u)
+        store(out + ((n * LM + lm + m) * C + c) * K + k + u * step, sum[m][u]);
+  }
+
+  // derivatives by Y, R and I of <g, sum>, or (tangent) of <g, its tangent>
+  template <bool carried, bool tangent>
+  static void back(const Shape &d, int64_t n, const Bonds &bonds, int64_t k, const int64_t *index, const real *g, const real *Y,
+                   const real *R, const real *I, const real *Yu, const real *Ru, const real *Iu, real *dY, real *dR,
+                   real *dI, V *along) {
+    const int64_t K = d.channels, L = d.degrees, LM = L * L, C = d.components;
+    for (int64_t j = 0; j < bonds.count; ++j) {
+      const int64_t e = bonds.bond(j), at_row = bonds.row(j), i0 = carried ? (index ? index[e] : e) * C * K + k : 0;
+      for (int64_t lm = 0; lm < LM; ++lm) along[lm] = V{};
+      for (int64_t l = 0; l < L; ++l) {
+        const int64_t r = (at_row * L + l) * K + k, M = 2 * l + 1;
+        const real *y = Y + e * LM + l * l, *yu = tangent ? Yu + e * LM + l * l : nullptr;
+        V radial[U], radial_u[U] = {}, owed[U] = {};
+        V *of_m = along + l * l;
+        for (int u = 0; u < U; ++u) {
+          radial[u] = load<V>(R + r + u * step);
+          if (tangent) radial_u[u] = load<V>(Ru + r + u * step);
+        }
+        for (int64_t c = 0; c < C; ++c) {
+          V s[U], a[U] = {}, b[U] = {}, message[U] = {}, message_u[U] = {};
+          for (int u = 0; u < U; ++u) {
+            if (carried) {
+              message[u] = load<V>(I + i0 + c * K + u * step);
+              if (tangent) message_u[u] = load<V>(Iu + i0 + c * K + u * step);
+              s[u] = tangent ? radial_u[u] * message[u] + radial[u] * message_u[u] : radial[u] * message[u];
+            } else {
+              s[u] = tangent ? radial_u[u] : radial[u];
+            }
+          }
+          for (int64_t m = 0; m < M; ++m) {
+            const real *line = g + ((n * LM + l * l + m) * C + c) * K + k;
+            V sum{};
+            for (int u = 0; u < U; ++u) {
+              const V value = load<V>(line + u * step);
+              sum += value * s[u];
+              a[u] += y[m] * value;
+              if (tangent) b[u] += yu[m] * value;
+            }
+            of_m[m] += sum;
+          }
+          for (int u = 0; u < U; ++u) {
+            if (!carried) {
+              owed[u] += tangent ? b[u] : a[u];
+              continue;
+            }
+            real *at = dI + i0 + c * K + u * step;
+            if (tangent) {
+              owed[u] += b[u] * message[u] + a[u] * message_u[u];
+              store(at, load<V>(at) + b[u] * radial[u] + a[u] * radial_u[u]);
+            } else {
+              owed[u] += a[u] * message[u];
+              store(at, load<V>(at) + a[u] * radial[u]);
+            }
+          }
+        }
+        for (int u = 0; u < U; ++u) store(dR + r + u * step, owed[u]);
+      }
+      add_totals<real>(along, LM, dY + e * LM);
+    }
+  }
+};
+
+// work(piece, k) for pieces of the channels: pairs of vectors, then one vector, then single channels.
+template <class real, class Work>
+void each_piece(int64_t channels, Work work) {
+  typedef typename vector_of<real>::type vec;
+  constexpr int64_t width = 64 / sizeof(real);
+  int64_t k = 0;
+  for (; k + 2 * width <= channels; k += 2 * width) work(Channels<real, vec, 2>(), k);
+  for (; k + width <= channels; k += width) work(Channels<real, vec, 1>(), k);
+  for (; k < channels; ++k) work(Channels<real, real, 1>(), k);
+}
+
+// work(first, last, along, owed) for the atoms of each thread; dY and dI are zero before. What the messages are
+// owed is added up thread by thread in a fixed order, so that a number of threads gives one result.
+template <class real, bool carried, class Work>
+void backwards(const Shape &d, const int64_t *index, real *dY, real *dI, int threads, Work work) {
+  const int64_t LM = d.degrees * d.degrees, length = d.sources * d.components * d.channels;
+  std::memset(dY, 0, sizeof(real) * d.atoms * d.slots * LM);
+  if (carried) std::memset(dI, 0, sizeof(real) * length);
+  const bool shared = carried && index != nullptr && threads > 1;
+  std::unique_ptr<real[]> copies(shared ? new real[(threads - 1) * length]() : nullptr);
+#pragma omp parallel for schedule(static, 1) num_threads(threads) if (threads > 1)
+  for (int t = 0; t < threads; ++t) {
+    constexpr int64_t width = 64 / sizeof(real);
+    const int64_t whole = (LM + width - 1) / width * width;
+    std::unique_ptr<real[]> raw(new real[whole * width + width]());
+    // vectors of the compiler's kind want their alignment
+    real *along = reinterpret_cast<real *>((reinterpret_cast<uintptr_t>(raw.get()) + 63) & ~uintptr_t(63));
+    work(d.atoms * t / threads, d.atoms * (t + 1) / threads, along,
+         shared && t > 0 ? copies.get() + (t - 1) * length : dI);
+  }
+  for (int t = 1; shared && t < threads; ++t)
+    for (int64_t k = 0; k < length; ++k) dI[k] += copies[(t - 1) * length + k];
+}
+
+inline Shape shape(const int64_t *s) { return {s[0], s[1], s[2], s[3], s[4], s[5]}; }
+
+}  // namespace

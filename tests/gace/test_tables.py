@@ -1,0 +1,189 @@
+"""Radial functions read off tables: how far from the network's, and that nothing else changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, molecule
+from torch.autograd import gradcheck
+
+from gace.commands.options import PATHS as OFFERED
+from gace.potential import tables as module
+from gace.potential.blocks import energy_and_gradients_by_blocks
+from gace.potential.compiled import PATHS, evaluate_eagerly
+from gace.potential.derivatives import energy_and_gradients
+from gace.potential.graph_ace import GraphACE
+from gace.potential.kernels import density, splined
+from gace.potential.kernels.build import library
+from gace.potential.potential import Potential
+from gace.potential.presets import PRESETS
+from gace.potential.tables import TOLERANCE, RadialTable, radial_tables
+from gace.structures.neighbours import build_graph
+
+needs_kernels = pytest.mark.skipif(library() is None, reason="no C++ compiler to build the kernels")
+
+
+def make(preset="1L-small", elements=("C", "H", "O"), dtype=torch.float64, **changes) -> GraphACE:
+    model = GraphACE.from_preset(preset, elements=elements, cutoff=4.5, seed=3, **changes)
+    return model.to(dtype).requires_grad_(False)
+
+
+def ethanol():
+    atoms = molecule("CH3CH2OH")
+    atoms.rattle(0.1, seed=1)
+    return atoms
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape)))
+
+
+@needs_kernels
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("channels", [3, 9, 17, 35])
+@pytest.mark.parametrize("messages", ["none", "gathered", "one each"])
+def test_sum_over_neighbours_is_that_of_the_polynomials(channels, messages, n_threads):
+    """Values by the kernel that is given radial functions, derivatives by differences."""
+    N, J, L, step = 4, 3, 3, 0.5
+    table = RadialTable(draw(4, 4, 6, L * channels), torch.tensor([1.0, 2.0, 3.0]).double(), L, channels, 0.0)
+    centre, neighbour = torch.tensor([0, 1, 1, 0]), torch.tensor([[0, 1, 0]] * N)
+    r = 1.2 + 1.7 * torch.rand(N, J, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    r[1, 2] = 3.5  # beyond the cutoff
+    Y, index = draw(N, J, L * L), torch.tensor([[0, 1, 2], [3, 3, 0], [1, 0, 2], [2, 2, 2]])
+    I = None if messages == "none" else draw(N if messages == "gathered" else N * J, 4, channels)
+    where = index if messages == "gathered" else None
+    place = (r - 1.0) / step
+    piece = table.values[2 * centre[:, None] + neighbour, place.long().clamp(max=3)]
+    powers = (place - place.long().clamp(max=3))[..., None] ** torch.arange(6)
+    R = (torch.einsum("njp,njpf->njf", powers, piece) * (r < 3.0)[..., None]).view(N, J, L, channels)
+    factors = [one.requires_grad_() for one in ((Y, r) if I is None else (Y, r, I))]
+
+    def summed(Y, r, I=None):
+        return splined(Y, r, I, where, (centre, neighbour), table)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        assert torch.allclose(summed(*factors), density(Y, R, I, where), atol=1e-12, rtol=1e-12)
+        assert gradcheck(summed, factors, fast_mode=channels > 9)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("basis", ["bessel", "chebyshev"])
+def test_tables_are_as_exact_as_promised(dtype, basis):
+    """Between all knots, also where the error was not looked for."""
+    model = make("2L-small", dtype=dtype, radial_basis=basis)
+    exact = make("2L-small", radial_basis=basis)
+    for t, table in enumerate(radial_tables(model)):
+        assert table.error <= TOLERANCE[dtype]
+        first, per_step, cutoff = table.range.double().tolist()
+        r = first + (cutoff - first) * torch.rand(3000, dtype=torch.float64)
+        functions = module._functions(exact, t, 2, 1)(r)
+        place = (r - first) * per_step
+        piece = table.values.double()[2 * 3 + 1, place.long()]
+        read = torch.einsum("np,npf->nf", (place - place.long())[:, None] ** torch.arange(6), piece)
+        scale = functions.square().mean().sqrt()
+        # what single precision cannot hold of the functions and of the place comes on top
+        rounding = 0.0 if dtype == torch.float64 else 2e-5
+        assert (read - functions).abs().max() / scale < 1.5 * TOLERANCE[dtype] + rounding
+
+
+def test_error_falls_with_the_sixth_power_of_the_step(monkeypatch):
+    errors = []
+    for intervals in (32, 64):
+        monkeypatch.setattr(module, "INTERVALS", (intervals,))
+        errors.append(radial_tables(make())[0].error)
+    assert 40 < errors[0] / errors[1] < 90
+
+
+@needs_kernels
+@pytest.mark.parametrize("preset", [one for one in PRESETS if not one.endswith("large")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_potential_agrees_with_its_networks(preset, dtype):
+    model = make(preset, dtype=dtype)
+    graph = build_graph([ethanol(), ethanol()], model.elements, model.cutoff).to("cpu", dtype)
+    plain, read = (evaluate_eagerly(model, graph, one) for one in (None, radial_tables(model)))
+    bound = 1e-8 if dtype == torch.float64 else 3e-5
+    for one in ("energy", "forces", "virial", "features"):
+        expected = getattr(plain, one)
+        error = (getattr(read, one) - expected).abs().max() / expected.abs().max().clamp(min=1.0)
+        assert error < bound, one
+
+
+@needs_kernels
+def test_forces_and_stress_are_the_slopes_of_what_is_evaluated(monkeypatch):
+    """Few pieces, so that the tables are far from the network: energy and forces still belong together."""
+    monkeypatch.setattr(module, "INTERVALS", (12,))
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.1, seed=4)
+    model = make("2L-small", elements=["Si"])
+    potential = Potential([model], isolated_atom_energies={"Si": 0.0})
+    atoms.calc = potential.calculator(path="tabulated")
+    plain = potential.calculator(path="eager")
+    assert abs(atoms.get_potential_energy() - plain.get_potential_energy(atoms)) > 1e-6
+    forces, stress = atoms.get_forces(), atoms.get_stress(voigt=False)
+    rng = np.random.default_rng(0)
+    direction, strain = rng.normal(size=(8, 3)), rng.normal(size=(3, 3))
+    strain = strain + strain.T
+    energies = {"moved": [], "strained": []}
+    for sign in (1, -1):
+        moved, strained = atoms.copy(), atoms.copy()
+        moved.positions += sign * 1e-4 * direction
+        strained.set_cell(atoms.cell.array @ (np.eye(3) + sign * 1e-5 * strain), scale_atoms=True)
+        for name, one in (("moved", moved), ("strained", strained)):
+            one.calc = atoms.calc
+            energies[name].append(one.get_potential_energy())
+    slope = (energies["moved"][0] - energies["moved"][1]) / 2e-4
+    assert -np.sum(forces * direction) == pytest.approx(slope, rel=1e-6)
+    slope = (energies["strained"][0] - energies["strained"][1]) / 2e-5
+    assert np.sum(stress * strain) * atoms.get_volume() == pytest.approx(slope, rel=1e-5)
+
+
+@needs_kernels
+def test_blocks_and_the_whole_agree():
+    model = make("2L-small")
+    graph = build_graph([ethanol()], model.elements, model.cutoff)
+    read = radial_tables(model)
+    whole = evaluate_eagerly(model, graph, read)
+    blocks = energy_and_gradients_by_blocks(model, graph, 4, tables=read)
+    torch.testing.assert_close(blocks.forces, whole.forces, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(blocks.energy, whole.energy, rtol=1e-12, atol=1e-12)
+
+
+@needs_kernels
+def test_nothing_is_trained_through_tables():
+    model = make("2L-small").requires_grad_()
+    graph = build_graph([ethanol()], model.elements, model.cutoff)
+    read = radial_tables(model)
+    found = energy_and_gradients(lambda one: model(one, read), graph, create_graph=True)
+    with pytest.raises(NotImplementedError, match="train without tables"):
+        found.forces.square().sum().backward()
+
+
+def test_too_many_elements_are_evaluated_by_their_networks(monkeypatch):
+    monkeypatch.setattr(module, "LARGEST", 1 << 20)
+    model = make(elements=["C", "H", "O", "N"])
+    assert radial_tables(model) is None
+    potential = Potential([model], isolated_atom_energies=dict.fromkeys(model.elements, 0.0))
+    atoms = ethanol()
+    energies = [
+        potential.calculator(path=path).get_potential_energy(atoms) for path in ("eager", "tabulated")
+    ]
+    assert energies[0] == energies[1]
+
+
+def test_without_kernels_the_networks_answer(monkeypatch):
+    monkeypatch.setattr("gace.potential.compiled.available", lambda x: False)
+    potential = Potential([make()], isolated_atom_energies={"C": 0.0, "H": 0.0, "O": 0.0})
+    atoms = ethanol()
+    energies = [
+        potential.calculator(path=path).get_potential_energy(atoms) for path in ("eager", "tabulated")
+    ]
+    assert energies[0] == energies[1]
+
+
+def test_the_commands_offer_every_path():
+    assert sorted(OFFERED) == sorted(PATHS)
