@@ -70,10 +70,11 @@ def save_bundle(potential: Potential, path: str | Path) -> Path:
 def load(
     source: str | Path, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "float64"
 ) -> Potential:
-    """A potential from a bundle folder or a ``models:/name/version`` or ``models:/name@alias`` URI.
+    """A potential from a bundle folder, a ``models:/`` URI, or an exported file.
 
     Args:
-        source: the folder or URI.
+        source: the folder, or ``models:/name/version`` or ``models:/name@alias``; or a file ``*.pt2`` that
+            ``gace export`` wrote, which has a device and a precision of its own.
         device: ``auto`` takes the GPU where there is one.
         dtype: ``float32`` or ``float64``.
 
@@ -84,6 +85,10 @@ def load(
     """
     from gace.potential.uri import fetched
 
+    if str(source).endswith(".pt2"):
+        from gace.potential.exported import load_exported
+
+        return load_exported(source)
     with fetched(source) as folder:
         return read_bundle(folder, resolve_device(device), resolve_dtype(dtype))
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import jvp
 
 from gace.basis import smooth_cutoff
 from gace.potential.graph_ace import GraphACE
@@ -37,9 +36,10 @@ class RadialTable:
     """The radial functions of one layer, cutoff factor included.
 
     Attributes:
-        values: coefficients by rising power ``(n_elements², intervals, 6, (l_max+1) K)``; the pair of
-            centre a and neighbour b is row ``a n_elements + b``.
-        range: first knot (Å), pieces per Å, cutoff (Å) ``(3,)``.
+        values: at each knot the functions, their slope times the step between knots, and their second
+            derivative times its square ``(n_elements², knots, 3, (l_max+1) K)``; the pair of centre a and
+            neighbour b is row ``a n_elements + b``.
+        range: first knot (Å), steps per Å, cutoff (Å) ``(3,)``.
         degrees: l_max + 1.
         channels: K.
         error: largest error of a function found between knots, as a share of the functions' root mean square.
@@ -78,30 +78,25 @@ def _tabulated(model: GraphACE, t: int, tolerance: float, dtype: torch.dtype) ->
     layer, n = model.layers[t], len(model.elements)
     pairs = [_functions(model, t, a, b) for a in range(n) for b in range(n)]
     first, cutoff = SHORTEST * min(1.0, model.cutoff / 5.0), model.cutoff
-    budget = LARGEST // (len(pairs) * 6 * layer.channels * (layer.l_max + 1) * torch.finfo(dtype).bits // 8)
+    budget = LARGEST // (len(pairs) * 3 * layer.channels * (layer.l_max + 1) * torch.finfo(dtype).bits // 8)
     for intervals in INTERVALS:
-        knots = torch.linspace(first, cutoff, intervals + 1, dtype=torch.float64)
         step = (cutoff - first) / intervals
-        # the error of a piece is largest near its quarters: its Hermite remainder is x³ (1-x)³ f⁽⁶⁾ / 720
-        between = knots[:-1, None] + step * torch.tensor([0.3, 0.5, 0.7], dtype=torch.float64)
-        powers = torch.tensor([0.3, 0.5, 0.7], dtype=torch.float64)[:, None] ** torch.arange(6)
-        values, worst, square = [], 0.0, 0.0
-        for f in pairs:
-            coefficients = _hermite(f, knots, step)
-            exact = f(between.flatten()).view(intervals, 3, -1)
-            worst = max(worst, float((torch.einsum("pi,nif->npf", powers, coefficients) - exact).abs().max()))
-            square += float(exact.square().mean()) / len(pairs)
-            values.append(coefficients)
+        knots = torch.linspace(first, cutoff, intervals + 1, dtype=torch.float64)
+        values = torch.empty(len(pairs), intervals + 1, 3, layer.channels * (layer.l_max + 1), dtype=dtype)
+        worst = square = 0.0
+        for pair, f in enumerate(pairs):
+            table = at_knots(f, knots, step)
+            # the remainder of a piece is x³ (1-x)³ f⁽⁶⁾ / 720, largest in the middle if f⁽⁶⁾ varies slowly
+            for x in (0.3, 0.5, 0.7):
+                expected = f(knots[:-1] + x * step)
+                worst = max(worst, float((between_knots(table, x) - expected).abs().max()))
+                square += float(expected.square().mean()) / (3 * len(pairs))
+            values[pair] = table
         error = worst / max(square, 1e-300) ** 0.5
         if error <= tolerance or intervals == INTERVALS[-1] or 2 * intervals > budget:
             break
-    return RadialTable(
-        values=torch.stack(values).to(dtype),
-        range=torch.tensor([first, 1.0 / step, cutoff], dtype=dtype),
-        degrees=layer.l_max + 1,
-        channels=layer.channels,
-        error=error,
-    )
+    limits = torch.tensor([first, 1.0 / step, cutoff], dtype=dtype)
+    return RadialTable(values, limits, layer.l_max + 1, layer.channels, error)
 
 
 def _functions(model: GraphACE, t: int, centre: int, neighbour: int) -> Callable[[Tensor], Tensor]:
@@ -117,26 +112,37 @@ def _functions(model: GraphACE, t: int, centre: int, neighbour: int) -> Callable
     return functions
 
 
-def _hermite(f: Callable[[Tensor], Tensor], knots: Tensor, step: float) -> Tensor:
-    """Coefficients by rising power ``(intervals, 6, F)`` that keep f, f′ and f″ at both ends."""
-    ones = torch.ones_like(knots)
-
-    def slope(r: Tensor) -> Tensor:
-        return jvp(f, (r,), (ones,))[1]  # type: ignore[no-any-return]
-
-    values, (slopes, bends) = f(knots), jvp(slope, (knots,), (ones,))
-    slopes, bends = step * slopes, 0.5 * step**2 * bends
+def at_knots(f: Callable[[Tensor], Tensor], knots: Tensor, step: float) -> Tensor:
+    """f, f′ times the step and f″ times its square at the knots ``(knots, 3, F)``; zero at the last."""
+    r = knots.clone().requires_grad_()
+    values = f(r)
+    slopes = _derivative(values, r)
+    bends = _derivative(slopes, r)
+    table = torch.stack([values, step * slopes, step**2 * bends], dim=1).detach()
     # exactly zero at the cutoff with two derivatives, whatever rounding made of them
-    for one in (values, slopes, bends):
-        one[-1] = 0.0
-    p0, p1, p2 = values[:-1], slopes[:-1], bends[:-1]
-    rise = values[1:] - p0 - p1 - p2
-    turn = slopes[1:] - p1 - 2 * p2
-    bend = 2 * (bends[1:] - p2)
-    return torch.stack(
-        [
-            p0, p1, p2, 10 * rise - 4 * turn + 0.5 * bend, -15 * rise + 7 * turn - bend,
-            6 * rise - 3 * turn + 0.5 * bend,
-        ],
-        dim=1,
-    )  # fmt: skip
+    table[-1] = 0.0
+    return table
+
+
+def between_knots(table: Tensor, x: Tensor | float) -> Tensor:
+    """The functions at a share ``x`` of each interval: ``(knots, 3, F) -> (knots - 1, F)``."""
+    x = torch.as_tensor(x, dtype=table.dtype)
+    left = [
+        1 - x**3 * (10 - 15 * x + 6 * x**2),
+        x - x**3 * (6 - 8 * x + 3 * x**2),
+        0.5 * x**2 * (1 - x) ** 3,
+    ]
+    right = [x**3 * (10 - 15 * x + 6 * x**2), -(x**3) * (4 - 7 * x + 3 * x**2), 0.5 * x**3 * (1 - x) ** 2]
+    weights = torch.stack([*left, *right])
+    return torch.einsum("w,nwf->nf", weights, torch.cat([table[:-1], table[1:]], dim=1))
+
+
+def _derivative(values: Tensor, r: Tensor) -> Tensor:
+    """Derivative of each value ``(n, F)`` by its own r ``(n,)``.
+
+    Backwards twice: the gradient of ``Σ v f`` by r is linear in v, and its derivative by v is f′.
+    """
+    v = torch.zeros_like(values, requires_grad=True)
+    (slope,) = torch.autograd.grad(values, r, v, create_graph=True)
+    (found,) = torch.autograd.grad(slope.sum(), v, create_graph=True)
+    return found

@@ -35,6 +35,20 @@ def ethanol():
     return atoms
 
 
+def read_off(table: RadialTable, pair: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """Functions by the definition: the polynomial of degree five with the knots' values and derivatives."""
+    first, per_step, _ = table.range.double().tolist()
+    place = (r - first) * per_step
+    interval = place.long().clamp(max=table.values.shape[1] - 2)
+    at, values = (place - interval)[..., None], table.values.double()
+    # rows: value, slope and bend of 1, x, … x⁵ at 0 and at 1
+    powers = torch.arange(6, dtype=torch.float64)
+    ends = [powers == 0, powers == 1, 2.0 * (powers == 2), powers**0, powers, powers * (powers - 1)]
+    inverse = torch.linalg.inv(torch.stack([one.double() for one in ends]))
+    known = torch.cat([values[pair, interval], values[pair, interval + 1]], dim=-2)
+    return torch.einsum("...p,pi,...if->...f", at**powers, inverse, known)
+
+
 def draw(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape)))
 
@@ -45,18 +59,16 @@ def draw(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("messages", ["none", "gathered", "one each"])
 def test_sum_over_neighbours_is_that_of_the_polynomials(channels, messages, n_threads):
     """Values by the kernel that is given radial functions, derivatives by differences."""
-    N, J, L, step = 4, 3, 3, 0.5
-    table = RadialTable(draw(4, 4, 6, L * channels), torch.tensor([1.0, 2.0, 3.0]).double(), L, channels, 0.0)
+    N, J, L = 4, 3, 3
+    table = RadialTable(draw(4, 5, 3, L * channels), torch.tensor([1.0, 2.0, 3.0]).double(), L, channels, 0.0)
     centre, neighbour = torch.tensor([0, 1, 1, 0]), torch.tensor([[0, 1, 0]] * N)
     r = 1.2 + 1.7 * torch.rand(N, J, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     r[1, 2] = 3.5  # beyond the cutoff
     Y, index = draw(N, J, L * L), torch.tensor([[0, 1, 2], [3, 3, 0], [1, 0, 2], [2, 2, 2]])
     I = None if messages == "none" else draw(N if messages == "gathered" else N * J, 4, channels)
     where = index if messages == "gathered" else None
-    place = (r - 1.0) / step
-    piece = table.values[2 * centre[:, None] + neighbour, place.long().clamp(max=3)]
-    powers = (place - place.long().clamp(max=3))[..., None] ** torch.arange(6)
-    R = (torch.einsum("njp,njpf->njf", powers, piece) * (r < 3.0)[..., None]).view(N, J, L, channels)
+    read = read_off(table, 2 * centre[:, None] + neighbour, r)
+    R = (read * (r < 3.0)[..., None]).view(N, J, L, channels)
     factors = [one.requires_grad_() for one in ((Y, r) if I is None else (Y, r, I))]
 
     def summed(Y, r, I=None):
@@ -79,12 +91,10 @@ def test_tables_are_as_exact_as_promised(dtype, basis):
     exact = make("2L-small", radial_basis=basis)
     for t, table in enumerate(radial_tables(model)):
         assert table.error <= TOLERANCE[dtype]
-        first, per_step, cutoff = table.range.double().tolist()
+        first, _, cutoff = table.range.double().tolist()
         r = first + (cutoff - first) * torch.rand(3000, dtype=torch.float64)
         functions = module._functions(exact, t, 2, 1)(r)
-        place = (r - first) * per_step
-        piece = table.values.double()[2 * 3 + 1, place.long()]
-        read = torch.einsum("np,npf->nf", (place - place.long())[:, None] ** torch.arange(6), piece)
+        read = read_off(table, torch.full((3000,), 2 * 3 + 1), r)
         scale = functions.square().mean().sqrt()
         # what single precision cannot hold of the functions and of the place comes on top
         rounding = 0.0 if dtype == torch.float64 else 2e-5

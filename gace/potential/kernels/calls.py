@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -16,9 +18,22 @@ operators = torch.library.Library("gace", "DEF")
 """The namespace of the operators, ``torch.ops.gace``."""
 
 
+_wanted = ContextVar("kernels", default=True)
+
+
 def available(x: Tensor) -> bool:
     """Whether the kernels run on ``x``: on the processor, in single or double precision."""
-    return x.device.type == "cpu" and x.dtype in _NAMES and library() is not None
+    return x.device.type == "cpu" and x.dtype in _NAMES and _wanted.get() and library() is not None
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Evaluate by plain PyTorch, for code that must run where the kernels are not."""
+    token = _wanted.set(False)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Tensor | Sequence[int] | None) -> None:

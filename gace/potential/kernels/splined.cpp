@@ -1,10 +1,10 @@
 // The sum over neighbours with radial functions read off a table: nothing is stored per bond and channel.
 //
-// Each pair of elements has `intervals` pieces of degree five per function, coefficients by rising power:
-// table[pair][interval][power][l, k], in the variable x = (r - first) / step - interval. Functions are zero at
-// and beyond `cutoff`, and such bonds are left out. The derivative is that of the polynomial itself.
+// At each of `intervals` + 1 knots per pair of elements stand the functions, their slope times the step, and their
+// second derivative times its square: table[pair][knot][which][l, k]. Between knots they are the polynomial of
+// degree five in x = (r - first) / step - interval that these fix (quintic Hermite interpolation). Functions are zero
+// at and beyond `cutoff`, and such bonds are left out. The derivative is that of the polynomial itself.
 
-#include <cmath>
 #include <vector>
 
 #include "density.h"
@@ -17,44 +17,57 @@ struct Table {
   int64_t intervals, functions;
   real first, per_step, cutoff;
 
-  // Coefficients of the piece that holds r, and the place in it.
-  const real *piece(int64_t pair, real r, real &x) const {
+  // Six rows of functions around r, three at either knot, and the weights of their sum, or of its derivative by r.
+  const real *around(int64_t pair, real r, bool derivative, real *weight) const {
     const real steps = (r - first) * per_step;
     int64_t interval = static_cast<int64_t>(steps);
     interval = interval < 0 ? 0 : interval < intervals ? interval : intervals - 1;
-    x = steps - static_cast<real>(interval);
-    return values + (pair * intervals + interval) * 6 * functions;
+    const real x = steps - static_cast<real>(interval), y = x * x;
+    if (derivative) {
+      weight[0] = y * (-30 + x * (60 - 30 * x)) * per_step;
+      weight[1] = (1 + y * (-18 + x * (32 - 15 * x))) * per_step;
+      weight[2] = x * (1 + x * (real(-4.5) + x * (6 - real(2.5) * x))) * per_step;
+      weight[3] = -weight[0];
+      weight[4] = y * (-12 + x * (28 - 15 * x)) * per_step;
+      weight[5] = y * (real(1.5) + x * (-4 + real(2.5) * x)) * per_step;
+    } else {
+      weight[0] = 1 + y * x * (-10 + x * (15 - 6 * x));
+      weight[1] = x + y * x * (-6 + x * (8 - 3 * x));
+      weight[2] = y * (real(0.5) + x * (real(-1.5) + x * (real(1.5) - real(0.5) * x)));
+      weight[3] = y * x * (10 + x * (-15 + 6 * x));
+      weight[4] = y * x * (-4 + x * (7 - 3 * x));
+      weight[5] = y * x * (real(0.5) + x * (-1 + real(0.5) * x));
+    }
+    return values + (pair * (intervals + 1) + interval) * 3 * functions;
   }
 
   void read(int64_t pair, real r, real *out) const {
-    real x;
-    const real *p = piece(pair, r, x);
+    real w[6];
+    const real *p = around(pair, r, false, w);
     const int64_t Q = functions;
     for (int64_t q = 0; q < Q; ++q)
-      out[q] =
-          ((((p[5 * Q + q] * x + p[4 * Q + q]) * x + p[3 * Q + q]) * x + p[2 * Q + q]) * x + p[Q + q]) * x + p[q];
+      out[q] = w[0] * p[q] + w[1] * p[Q + q] + w[2] * p[2 * Q + q] + w[3] * p[3 * Q + q] + w[4] * p[4 * Q + q] +
+               w[5] * p[5 * Q + q];
   }
 
   // sum over functions of owed times their derivative by r
   real slope(int64_t pair, real r, const real *owed) const {
-    real x;
-    const real *p = piece(pair, r, x);
+    real w[6];
+    const real *p = around(pair, r, true, w);
     const int64_t Q = functions;
     constexpr int64_t width = 16;
     real part[width] = {};
+    const auto derivative = [&](int64_t q) {
+      return w[0] * p[q] + w[1] * p[Q + q] + w[2] * p[2 * Q + q] + w[3] * p[3 * Q + q] + w[4] * p[4 * Q + q] +
+             w[5] * p[5 * Q + q];
+    };
     int64_t q = 0;
     for (; q + width <= Q; q += width)
-      for (int64_t i = 0; i < width; ++i) {
-        const int64_t a = q + i;
-        part[i] += owed[a] * ((((5 * p[5 * Q + a] * x + 4 * p[4 * Q + a]) * x + 3 * p[3 * Q + a]) * x + 2 * p[2 * Q + a]) * x +
-                              p[Q + a]);
-      }
+      for (int64_t i = 0; i < width; ++i) part[i] += owed[q + i] * derivative(q + i);
     real sum = 0;
-    for (; q < Q; ++q)
-      sum += owed[q] *
-             ((((5 * p[5 * Q + q] * x + 4 * p[4 * Q + q]) * x + 3 * p[3 * Q + q]) * x + 2 * p[2 * Q + q]) * x + p[Q + q]);
+    for (; q < Q; ++q) sum += owed[q] * derivative(q);
     for (int64_t i = 0; i < width; ++i) sum += part[i];
-    return sum * per_step;
+    return sum;
   }
 };
 

@@ -67,7 +67,7 @@ def _arguments(*arguments: Any) -> tuple[list[int], list[Tensor], int]:
     *tensors, degrees, channels = arguments
     Y, r, I, index, centre, neighbour, table, limits = (one.contiguous() for one in tensors)
     C = I.shape[1] if I.ndim == 3 else 1
-    size = [*r.shape, degrees, C, channels, len(I), table.shape[1], math.isqrt(len(table))]
+    size = [*r.shape, degrees, C, channels, len(I), table.shape[1] - 1, math.isqrt(len(table))]
     return size, [Y, r, I, index, centre, neighbour, table, limits], C
 
 
