@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -354,3 +355,19 @@ def test_exam_section_paths_follow_the_file(tmp_path):
     ).relative_to(tmp_path)
     assert config.exam.structures == tmp_path / "e.xyz"
     assert config.bundle == tmp_path / "b"
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.8, 1.3])
+def test_a_kill_while_tables_are_made_loses_nothing(tmp_path, delay):
+    """MLflow cannot go on with tables that are half made."""
+    code = "import sys; from gace_platform.registry.store import ensure_store; ensure_store(sys.argv[1])"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    unfinished = tmp_path / ".mlflow.db.unfinished"
+    deadline = time.monotonic() + 120
+    while not unfinished.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert ensure_store(tmp_path).client().search_experiments() is not None
+    assert sorted(path.name for path in tmp_path.glob("*mlflow.db*")) == ["mlflow.db"]

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gace.errors import InputError, missing
+from gace.files import sync_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DATABASE = "mlflow.db"
+UNFINISHED = ".mlflow.db.unfinished"
 ARTIFACTS = "artifacts"
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
 
@@ -126,9 +128,21 @@ def ensure_store(folder: str | Path) -> Store:
         raise InputError(f"cannot write to the MLflow store {folder}")
     store = Store(f"sqlite:///{folder / DATABASE}", folder)
     with store.writing():
+        if not (folder / DATABASE).exists():
+            _make_database(folder)
         _check_database(folder / DATABASE)
-        store.client().search_experiments(max_results=1)  # creates or migrates the tables
+        store.client().search_experiments(max_results=1)  # migrates the tables of an older MLflow
     return store
+
+
+def _make_database(folder: Path) -> None:
+    """Make the tables under another name: dozens of migrations that cannot go on after a kill half way."""
+    making = folder / UNFINISHED
+    for name in (UNFINISHED, f"{UNFINISHED}-journal"):  # of one that was killed
+        (folder / name).unlink(missing_ok=True)
+    Store(f"sqlite:///{making}", folder).client().search_experiments(max_results=1)
+    making.replace(folder / DATABASE)
+    sync_folder(folder)
 
 
 def open_store(folder: str | Path | None = None) -> Store:
