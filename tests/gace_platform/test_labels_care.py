@@ -9,6 +9,7 @@ from ase.build import molecule
 from ase.calculators.lj import LennardJones
 from click.testing import CliRunner
 
+from gace.errors import InputError
 from gace.structures.io import read_structures, set_labels, write_structures
 from gace_platform.labelling.command import command
 from gace_platform.ledger import LabelStore
@@ -103,6 +104,38 @@ def test_importing_twice_changes_nothing(finished):
     _, summary = invoke("import", finished, "--json")
     assert (summary["imported"], summary["present"], summary["conflicts"]) == (0, 2, [])
     assert LabelStore(finished.parent / "store").paid_twice() == 0
+
+
+def test_another_store_gives_its_labels_new_keys(finished):
+    """As an earlier version's: same settings, other keys. What it holds in quarantine stays there."""
+    invoke("import", finished)
+    old = LabelStore(finished.parent / "store")
+    first, second = old.keys()
+    for key in (first, second):
+        record = old.get(key)
+        old.retire(key)
+        old.put(record.model_copy(update={"key": "0" * 15 + key[15:]}))
+    renamed = old.keys()
+    assert not {first, second} & set(renamed)
+    old.suspect(renamed[0], "doubtful")
+    config = finished.parent / "again.yaml"
+    config.write_text(yaml.safe_dump({"label_store": "store", "store": "new", "source": "the old one"}))
+    _, summary = invoke("import", config, "--json")
+    assert (summary["structures"], summary["imported"], summary["without_label"]) == (2, 1, 1)
+    assert summary["refused"] == {renamed[0]: "doubtful"}
+    new = LabelStore(finished.parent / "new")
+    assert set(new.keys()) < {first, second}
+    record = new.get(new.keys()[0])
+    assert record.energy == old.get(renamed[1]).energy
+    assert "the old one" in record.evidence["source"]
+
+
+def test_a_folder_that_is_no_store_is_refused(finished):
+    config = finished.parent / "again.yaml"
+    config.write_text(yaml.safe_dump({"label_store": ".", "store": "new", "source": "nowhere"}))
+    result, _ = invoke("import", config)
+    assert isinstance(result.exception, InputError)
+    assert "no label store" in str(result.exception)
 
 
 def test_another_label_for_a_known_key_is_a_conflict(finished):

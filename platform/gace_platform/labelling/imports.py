@@ -8,11 +8,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 from ase import Atoms
 from pydantic import model_validator
 
 from gace.config import Closed, load_config
 from gace.errors import InputError, missing
+from gace.files import read_json
 from gace.structures.io import labels_of, read_structures
 from gace_platform.labelling.config import QualityGate
 from gace_platform.labelling.engines.base import Label, stated_integer
@@ -47,6 +49,8 @@ class ImportConfig(Closed):
     """Or a group of finished calculations in AiiDA: its label or UUID."""
     profile: str | None = None
     """AiiDA profile of the group; None: the default one."""
+    label_store: Path | None = None
+    """Or another label store, such as one whose keys an earlier version of gace made."""
     store: Path
     """Folder of the label store, relative to the configuration file."""
     settings: dict[str, Any] | None = None
@@ -65,8 +69,8 @@ class ImportConfig(Closed):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.structures is None) == (self.group is None):
-            raise ValueError("give either structures (files) or group (AiiDA)")
+        if sum(one is not None for one in (self.structures, self.group, self.label_store)) != 1:
+            raise ValueError("give either structures (files), group (AiiDA) or label_store")
         if self.profile is not None and self.group is None:
             raise ValueError("profile belongs to group")
         return self
@@ -81,7 +85,10 @@ def load_import_config(path: Path, overrides: tuple[str, ...] = ()) -> ImportCon
     config = load_config(path, ImportConfig, overrides)
     folder = path.resolve().parent
     files = None if config.structures is None else [folder / one for one in _files(config)]
-    return config.model_copy(update={"structures": files, "store": folder / config.store})
+    other = None if config.label_store is None else folder / config.label_store
+    return config.model_copy(
+        update={"structures": files, "label_store": other, "store": folder / config.store}
+    )
 
 
 def _files(config: ImportConfig) -> list[Path]:
@@ -102,10 +109,10 @@ def import_labels(config: ImportConfig) -> dict[str, Any]:
     Raises:
         InputError: a file, a profile or a group cannot be read, or the calculations differ in their settings.
     """
-    if not config.settings and config.group is None:
+    if not config.settings and config.structures is not None:
         raise InputError("settings are empty: a label whose level of theory is unknown has no key")
-    found = list(_in_group(config) if config.group is not None else _in_files(config))
-    stated = _common_settings(found) if config.group is not None else {}
+    found = list(_found(config))
+    stated = _common_settings(found) if config.structures is None else {}
     settings = config.settings or stated
     store = LabelStore(config.store)
     digest = settings_hash(settings)
@@ -125,6 +132,34 @@ def import_labels(config: ImportConfig) -> dict[str, Any]:
         "refused": {one.place: one.reason for one in found if one.reason},
         "settings_hash": digest,
     }
+
+
+def _found(config: ImportConfig) -> Iterator[Found]:
+    """What the source holds."""
+    if config.group is not None:
+        return _in_group(config)
+    return _in_files(config) if config.label_store is None else _in_store(config.label_store)
+
+
+def _in_store(folder: Path) -> Iterator[Found]:
+    """Labels of another store; failures and what lies in quarantine are left there.
+
+    Raises:
+        InputError: the folder is no label store.
+    """
+    if not (folder / "journal.jsonl").is_file():
+        raise InputError(f"{folder} is no label store: it has no journal.jsonl")
+    store = LabelStore(folder)
+    for record in store.records():
+        doubt = store.suspicion(record.key) or record.reason
+        if doubt or record.energy is None or record.forces is None:
+            yield Found(record.key, reason=doubt or "no label")
+            continue
+        settings = read_json(folder / "settings" / f"{record.key.split('-')[1]}.json")
+        stress = None if record.stress is None else np.array(record.stress)
+        forces = np.array(record.forces, dtype=float).reshape(-1, 3)
+        label = Label(record.energy, forces, stress, record.evidence)
+        yield Found(record.key, record.atoms(), label, settings)
 
 
 def _in_files(config: ImportConfig) -> Iterator[Found]:
