@@ -215,4 +215,4 @@ def test_an_unknown_group_is_named_with_the_nearest(calculation, group, take_in)
 
 
 def test_files_and_group_at_once_are_refused(take_in):
-    assert "either structures (files) or group" in str(take_in("any", structures="a.xyz"))
+    assert "either structures (files), group" in str(take_in("any", structures="a.xyz"))
