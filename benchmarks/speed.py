@@ -31,7 +31,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workload", required=True, metavar="inf:NAME|train:bN|acc:SECONDS")
     parser.add_argument("--model", default="2L-medium", help="a preset of gace, or a bundle's folder")
     parser.add_argument("--dtype", default="float64", choices=["float32", "float64"])
-    parser.add_argument("--path", default="eager", help="eager, or another way of evaluation that gace has")
+    parser.add_argument(
+        "--path", help="way of evaluation; default that of calculators, tabulated; of training: eager"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cutoff", type=float, help="Å; default 5 for every preset, so that all compare")
@@ -45,7 +47,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--min-steps", type=int, default=3, help="timed steps at least")
     parser.add_argument("--tag", default="", help="copied into the output")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.path is None:
+        args.path = "tabulated" if args.workload.startswith("inf") else "eager"
+    return args
 
 
 def path_keyword(known: Mapping[str, object], path: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,6 +188,25 @@ def test_figures_of_cost_draw_and_write_their_table(script: str, options: list[s
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "![" in page.read_text()
     assert str(tmp_path) not in page.read_text()
+
+
+def test_extrapolation_reports_every_temperature(tmp_path: Path) -> None:
+    """On a few structures of our own in the place of 3BPA's, by a kept potential."""
+    from ase.build import molecule
+
+    from gace.structures.io import set_labels, write_structures
+
+    for number, temperature in enumerate((300, 600, 1200)):
+        atoms = molecule("CH3CH2OH")
+        atoms.rattle(0.05, seed=number)
+        labelled = set_labels(atoms, -1000.0 * (number + 1), np.zeros((9, 3)))
+        write_structures(tmp_path / f"test_{temperature}K_sub.xyz", [labelled])
+    bundle = ROOT / "benchmarks" / "potentials" / "3bpa-300K"
+    found = result_of("figures/extrapolation.py", str(bundle), "--data", str(tmp_path))
+    errors = found["errors"]["3bpa-300K"]
+    assert list(errors) == ["300", "600", "1200"]
+    assert len({one["energy"] for one in errors.values()}) == 3
+    assert all(0 < one["forces"] < 1e5 for one in errors.values())
 
 
 def test_dynamics_of_a_potential_report_drift_with_its_error(tmp_path: Path) -> None:
