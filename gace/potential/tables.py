@@ -27,8 +27,11 @@ SHORTEST = 0.1
 INTERVALS = (64, 128, 256, 512, 1024, 2048)
 """Numbers of pieces tried, from few to many."""
 
-LARGEST = 512 << 20
-"""Bytes of all tables of a potential, beyond which there are none (many elements)."""
+PLACES = (0.3, 0.5, 0.7)
+"""Shares of an interval at which the error is looked for."""
+
+LARGEST = 128 << 20
+"""Bytes of all tables of a model, beyond which there are none (two dozen elements)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class RadialTable:
         range: first knot (Å), steps per Å, cutoff (Å) ``(3,)``.
         degrees: l_max + 1.
         channels: K.
-        error: largest error of a function found between knots, as a share of the functions' root mean square.
+        error: largest error of a function found between knots, as a share of the root mean square of
+            the centre's functions.
     """
 
     values: Tensor
@@ -53,79 +57,85 @@ class RadialTable:
 
 
 def radial_tables(model: GraphACE, tolerance: float | None = None) -> list[RadialTable] | None:
-    """One table per layer in the model's precision, or None where they would take too much memory.
+    """One table per layer in the model's precision; None where that many pairs take too much memory.
 
     Args:
         model: a trained model.
         tolerance: largest error as in :class:`RadialTable`; default by the model's precision
-            (:data:`TOLERANCE`).
+            (:data:`TOLERANCE`). None is returned too where it cannot be met.
     """
     dtype = next(model.parameters()).dtype
     tolerance = TOLERANCE.get(dtype, 1e-6) if tolerance is None else tolerance
     exact = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).requires_grad_(False)
-    tables, spent = [], 0
+    tables: list[RadialTable] = []
+    left = LARGEST
     for t in range(len(exact.layers)):
-        table = _tabulated(exact, t, tolerance, dtype)
-        spent += table.values.numel() * table.values.element_size()
-        if spent > LARGEST:
+        table = _tabulated(exact, t, tolerance, dtype, left)
+        if table is None:
             return None
+        left -= table.values.numel() * table.values.element_size()
         tables.append(table)
     return tables
 
 
-def _tabulated(model: GraphACE, t: int, tolerance: float, dtype: torch.dtype) -> RadialTable:
-    """The table of a layer with as few pieces as the tolerance allows."""
+def _tabulated(
+    model: GraphACE, t: int, tolerance: float, dtype: torch.dtype, left: int
+) -> RadialTable | None:
+    """The table of a layer with as few pieces as the tolerance allows, in at most ``left`` bytes."""
     layer, n = model.layers[t], len(model.elements)
-    pairs = [_functions(model, t, a, b) for a in range(n) for b in range(n)]
     first, cutoff = SHORTEST * min(1.0, model.cutoff / 5.0), model.cutoff
-    budget = LARGEST // (len(pairs) * 3 * layer.channels * (layer.l_max + 1) * torch.finfo(dtype).bits // 8)
+    row = 3 * layer.channels * (layer.l_max + 1) * torch.finfo(dtype).bits // 8
     for intervals in INTERVALS:
+        if n * n * (intervals + 1) * row > left:
+            return None
         step = (cutoff - first) / intervals
         knots = torch.linspace(first, cutoff, intervals + 1, dtype=torch.float64)
-        values = torch.empty(len(pairs), intervals + 1, 3, layer.channels * (layer.l_max + 1), dtype=dtype)
-        worst = square = 0.0
-        for pair, f in enumerate(pairs):
-            table = at_knots(f, knots, step)
+        values = torch.empty(n * n, intervals + 1, 3, layer.channels * (layer.l_max + 1), dtype=dtype)
+        error = 0.0
+        for a in range(n):
+            table = at_knots(_functions(model, t, a, intervals + 1), knots.repeat(n), step)
+            table = table.unflatten(0, (n, intervals + 1))
+            # exactly zero at the cutoff with two derivatives, whatever rounding made of them
+            table[:, -1] = 0.0
             # the remainder of a piece is x³ (1-x)³ f⁽⁶⁾ / 720, largest in the middle if f⁽⁶⁾ varies slowly
-            for x in (0.3, 0.5, 0.7):
-                expected = f(knots[:-1] + x * step)
-                worst = max(worst, float((between_knots(table, x) - expected).abs().max()))
-                square += float(expected.square().mean()) / (3 * len(pairs))
-            values[pair] = table
-        error = worst / max(square, 1e-300) ** 0.5
-        if error <= tolerance or intervals == INTERVALS[-1] or 2 * intervals > budget:
-            break
-    limits = torch.tensor([first, 1.0 / step, cutoff], dtype=dtype)
-    return RadialTable(values, limits, layer.l_max + 1, layer.channels, error)
+            between = torch.cat([knots[:-1] + x * step for x in PLACES])
+            expected = _functions(model, t, a, len(between))(between.repeat(n)).unflatten(0, (n, -1))
+            found = torch.cat([between_knots(table, x) for x in PLACES], dim=1)
+            error = max(error, float((found - expected).abs().max() / expected.square().mean().sqrt()))
+            values[a * n : (a + 1) * n] = table
+            if error > tolerance:
+                break
+        else:
+            limits = torch.tensor([first, 1.0 / step, cutoff], dtype=dtype)
+            return RadialTable(values, limits, layer.l_max + 1, layer.channels, error)
+    return None
 
 
-def _functions(model: GraphACE, t: int, centre: int, neighbour: int) -> Callable[[Tensor], Tensor]:
-    """Radial functions ``(n, (l_max+1) K)`` of the distances ``(n,)`` for a pair of elements."""
-    radial = model.layers[t].radial
+def _functions(model: GraphACE, t: int, centre: int, each: int) -> Callable[[Tensor], Tensor]:
+    """Radial functions of a centre at ``each`` distances to every element: ``(n each,) -> (n each, F)``."""
+    radial, n = model.layers[t].radial, len(model.elements)
+    neighbour = torch.arange(n).repeat_interleave(each).unsqueeze(0)
 
     def functions(r: Tensor) -> Tensor:
         envelope = smooth_cutoff(r, model.cutoff, model.cutoff_power) / model.sqrt_mean_neighbours
-        one = torch.full((1,), centre), torch.full((1, len(r)), neighbour)
-        found: Tensor = radial(model.radial_basis(r).unsqueeze(0), *one, envelope.view(1, -1, 1))
+        basis = model.radial_basis(r).unsqueeze(0)
+        found: Tensor = radial(basis, torch.full((1,), centre), neighbour, envelope.view(1, -1, 1))
         return found[0]
 
     return functions
 
 
 def at_knots(f: Callable[[Tensor], Tensor], knots: Tensor, step: float) -> Tensor:
-    """f, f′ times the step and f″ times its square at the knots ``(knots, 3, F)``; zero at the last."""
+    """f, f′ times the step and f″ times its square at the knots ``(knots, 3, F)``."""
     r = knots.clone().requires_grad_()
     values = f(r)
     slopes = _derivative(values, r)
     bends = _derivative(slopes, r)
-    table = torch.stack([values, step * slopes, step**2 * bends], dim=1).detach()
-    # exactly zero at the cutoff with two derivatives, whatever rounding made of them
-    table[-1] = 0.0
-    return table
+    return torch.stack([values, step * slopes, step**2 * bends], dim=1).detach()
 
 
 def between_knots(table: Tensor, x: Tensor | float) -> Tensor:
-    """The functions at a share ``x`` of each interval: ``(knots, 3, F) -> (knots - 1, F)``."""
+    """The functions at a share ``x`` of each interval: ``(…, knots, 3, F) -> (…, knots - 1, F)``."""
     x = torch.as_tensor(x, dtype=table.dtype)
     left = [
         1 - x**3 * (10 - 15 * x + 6 * x**2),
@@ -134,7 +144,8 @@ def between_knots(table: Tensor, x: Tensor | float) -> Tensor:
     ]
     right = [x**3 * (10 - 15 * x + 6 * x**2), -(x**3) * (4 - 7 * x + 3 * x**2), 0.5 * x**3 * (1 - x) ** 2]
     weights = torch.stack([*left, *right])
-    return torch.einsum("w,nwf->nf", weights, torch.cat([table[:-1], table[1:]], dim=1))
+    ends = torch.cat([table[..., :-1, :, :], table[..., 1:, :, :]], dim=-2)
+    return torch.einsum("w,...wf->...f", weights, ends)
 
 
 def _derivative(values: Tensor, r: Tensor) -> Tensor:
