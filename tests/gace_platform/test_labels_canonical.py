@@ -8,7 +8,7 @@ from ase.build import bulk, molecule
 
 from gace.structures.io import read_structures, write_structures
 from gace_platform.labelling.config import LabelConfig
-from gace_platform.labelling.engines.calculators import make_calculator
+from gace.engines.named import make_calculator
 from gace_platform.labelling.run import run_labels
 
 

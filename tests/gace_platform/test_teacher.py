@@ -8,7 +8,7 @@ from ase.build import bulk, molecule
 from gace.errors import InputError
 from gace_platform.labelling.config import TeacherReference
 from gace_platform.labelling.engines.base import Failure, make_engine
-from gace_platform.labelling.engines.calculators import make_calculator
+from gace.engines.named import make_calculator
 from gace_platform.labelling.engines.teacher import TeacherEngine
 
 
