@@ -58,7 +58,7 @@ def own_config(config: TrainConfig, files: list[Path]) -> TrainConfig:
     Raises:
         InputError: an unknown key in ``pretraining.training``, or a section that excludes pretraining.
     """
-    from gace.training.config import TrainConfig, TrainingConfig
+    from gace.training.config import DataConfig, TrainConfig, TrainingConfig
     from gace.training.model import is_linear
 
     settings = config.pretraining
@@ -74,7 +74,7 @@ def own_config(config: TrainConfig, files: list[Path]) -> TrainConfig:
     }
     training = parse_config({**inherited, **settings.training}, TrainingConfig, source="pretraining.training")
     return TrainConfig(
-        data={"train": files, "validation": settings.validation},
+        data=DataConfig(train=files, validation=settings.validation),
         potential=config.potential,
         training=training,
         seed=config.seed,
