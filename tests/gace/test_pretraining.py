@@ -183,9 +183,7 @@ def test_rates_time_and_patience_of_the_real_labels_are_not_inherited(configure)
 
     training = {"learning_rate": 0.001, "max_minutes": 1.0, "patience": 3, "batch_size": 2}
     section = {"training": {"max_steps": 7}}
-    config = parse_config(
-        json.loads(json.dumps(configure(training=training, pretraining=section))), TrainConfig
-    )
+    config = parse_config(configure(training=training, pretraining=section), TrainConfig)
     own = own_config(config, []).training
     assert (own.learning_rate, own.max_minutes, own.patience) == (0.1, None, None)
     assert (own.batch_size, own.max_steps) == (2, 7)
