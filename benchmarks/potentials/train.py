@@ -91,6 +91,12 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=1, help="trainings from seed on; all are kept as one")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
+    parser.add_argument(
+        "--pretrained",
+        metavar="NAME",
+        help="go on from the pretraining of this run below WORK: pretraining looks at no label, so that of the "
+        "same molecule with fewer structures will do",
+    )
     parser.add_argument("--no-copy", action="store_true", help="leave benchmarks/potentials alone")
     args = parser.parse_args()
     if args.list or args.name is None:
@@ -104,6 +110,10 @@ def main() -> None:
         config["seed"] = args.seed
     if args.steps is not None:
         config["training"]["max_steps"] = args.steps
+    if args.pretrained is not None:
+        del config["pretraining"]
+        start = args.work / args.pretrained / "run" / "pretraining" / "run" / "potential"
+        config["potential"]["start_from"] = str(start)
     bundles, first = [], config["seed"]
     for member in range(args.members):
         run = out / ("run" if member == 0 else f"run-{member + 1}")
@@ -162,7 +172,10 @@ def keep(name: str, config: dict[str, Any], bundles: list[Path]) -> None:
             told = [line for line in lines if '"validation"' in line] or lines
             (kept / f"{log}{member}.jsonl").write_text("".join(told))
     config = {**config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"}}
+    pretrained = config["potential"].pop("start_from", None)
     text = yaml.safe_dump(config, sort_keys=False)
+    if pretrained is not None:
+        text += f"# started from the pretraining of {Path(pretrained).parents[3].name}\n"
     if len(bundles) > 1:
         text += (
             f"# {len(bundles)} members, of seeds {config['seed']} to {config['seed'] + len(bundles) - 1}\n"
