@@ -32,6 +32,7 @@ from gace.training.model import choose_cutoff, is_linear, make_linear, make_mode
 from gace.training.outcome import FORMAT_VERSION, Outcome, TrainResult, write_result
 from gace.training.prepare import Data, check_writable, pack, read_data
 from gace.training.progress import ProgressBar
+from gace.training.team import assembled
 from gace.training.trainer import Trainer
 
 
@@ -68,8 +69,14 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
     if is_linear(config):
         with _reproducible(config.threads):
             return _fit_linear(config, data, cutoff, fingerprint, out, progress)
-    with _reproducible(config.threads), _signals() as interrupted:
-        packed, validation = pack(data, config, cutoff, device, out)
+    with (
+        _reproducible(config.threads),
+        _signals() as interrupted,
+        assembled(config, out, device) as team,
+        team.folder(out) as own,
+    ):
+        device = team.device
+        packed, validation = pack(data, config, cutoff, device, own)
         checkpoint = saved.load_checkpoint(saved.checkpoint_path(out), device)
         if checkpoint is not None:
             _same_run(checkpoint[1]["fingerprint"], fingerprint, out)
@@ -83,14 +90,16 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
             fingerprint=fingerprint,
             started=started,
             n_new=data.n_new,
+            team=team,
         )
         if checkpoint is not None:
             trainer.restore(*checkpoint)
-        _write_config(config, data, model, out)
-        metrics = MetricsFile(out / "metrics.jsonl", trainer.epochs_done)
+        team.wait()
+        _write_config(config, data, model, own)
+        metrics = MetricsFile(own / "metrics.jsonl", trainer.epochs_done)
         with (
             contextlib.closing(metrics),
-            ProgressBar(trainer.total_epochs, trainer.epochs_done, progress) as bar,
+            ProgressBar(trainer.total_epochs, trainer.epochs_done, progress and team.leads) as bar,
         ):
             for warning in data.warnings:
                 bar.warn(warning)
@@ -99,9 +108,13 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
             raise KeyboardInterrupt(
                 f"interrupted after {trainer.step} steps; the same command goes on from here"
             )
-        figure = svg(lines_of(read_metrics(out / "metrics.jsonl")), "epoch", "learning curve")
-        write_atomic(out / "learning_curve.svg", figure)
-        return _finish(trainer, data, packed, validation, ending, out)
+        result = None
+        if team.leads:
+            figure = svg(lines_of(read_metrics(out / "metrics.jsonl")), "epoch", "learning curve")
+            write_atomic(out / "learning_curve.svg", figure)
+            result = _finish(trainer, data, packed, validation, ending, out)
+        team.wait()
+        return result or _finished(out, fingerprint)  # type: ignore[return-value]
 
 
 def _fit_linear(
