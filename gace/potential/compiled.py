@@ -51,7 +51,7 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
     if path == "compiled" and not compiler_available():
         raise InputError("the compiled path needs a C++ compiler (c++, g++ or clang++) on the PATH")
     if path == "tabulated":
-        return [_launched(member, _tables(member)) for member in members]
+        return [_launched(member, radial_functions(member)) for member in members]
     if path == "eager" or not compiler_available():
         return [_launched(member, None) for member in members]
     codes: dict[str, Code] = {}
@@ -81,7 +81,7 @@ def evaluate_eagerly(
     return energy_and_gradients_by_blocks(model, graph, size, tables=tables)
 
 
-def _tables(model: GraphACE) -> list[RadialTable] | None:
+def radial_functions(model: GraphACE) -> list[RadialTable] | None:
     """A graph ACE's radial functions, where there are kernels that read them."""
     if not isinstance(model, GraphACE) or not available(next(model.parameters())):
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,9 @@ def assembled(config: TrainConfig, out: Path, device: torch.device) -> Iterator[
         InputError: more processes than GPUs.
     """
     variables = os.environ
+    if _MEMBER not in variables:
+        for left in out.glob("team-*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
     if "RANK" in variables and "WORLD_SIZE" in variables and "MASTER_ADDR" in variables:
         rank, size = int(variables["RANK"]), int(variables["WORLD_SIZE"])
         with _joined(

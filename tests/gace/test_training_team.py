@@ -92,15 +92,14 @@ def test_two_processes_give_what_one_gives(config, tmp_path):
 @pytest.mark.slow
 def test_killed_and_resumed_by_another_number(config, tmp_path):
     """SIGKILL of the first process ends the other, and one process goes on where two were."""
-    config["training"] |= {"max_epochs": 400, "checkpoint_seconds": 0}
+    config["training"] |= {"max_epochs": 60}
     alone = train(config, tmp_path / "alone", progress=False)
-    config["training"]["processes"] = 2
+    config["training"] |= {"processes": 2, "checkpoint_seconds": 0}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "gace.cli", "train", "config.yaml", "--out", "run", "--quiet"]
     process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
     while not (tmp_path / "run" / "checkpoint").exists() and process.poll() is None:
-        time.sleep(0.2)
-    time.sleep(1)
+        time.sleep(0.05)
     assert process.poll() is None, "it ended before it was struck"
     process.kill()
     process.wait()
@@ -108,8 +107,9 @@ def test_killed_and_resumed_by_another_number(config, tmp_path):
     while _alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not _alive(process.pid)
-    config["training"]["processes"] = 1
+    config["training"] |= {"processes": 1, "checkpoint_seconds": 10}
     assert same(parameters(train(config, tmp_path / "run", progress=False)), parameters(alone))
+    assert not list((tmp_path / "run").glob("team-*"))
 
 
 def _alive(group: int) -> bool:
