@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -35,8 +35,17 @@ from gace.training.progress import ProgressBar
 from gace.training.team import assembled
 from gace.training.trainer import Trainer
 
+if TYPE_CHECKING:
+    from gace.training.together import Meeting
 
-def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress: bool = True) -> TrainResult:
+
+def train(
+    config: TrainConfig | Mapping[str, Any],
+    out: str | Path,
+    *,
+    progress: bool = True,
+    meeting: tuple[Meeting, int] | None = None,
+) -> TrainResult:
     """Train a potential, or go on with a run that was interrupted.
 
     A finished run is not repeated: its result is returned. Interrupted by SIGINT or SIGTERM, the run
@@ -48,6 +57,8 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
         out: folder of the run; gets ``potential/``, ``metrics.jsonl``, ``learning_curve.svg``,
             ``config.yaml``, ``summary.json``.
         progress: show a progress bar on standard error (a line now and then if that is no terminal).
+        meeting: where this member of a committee computes its steps together with the others
+            (:func:`gace.training.together.train_together`).
 
     Raises:
         InputError: anything wrong with configuration, data or folder, before anything is computed.
@@ -92,6 +103,8 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
             n_new=data.n_new,
             team=team,
         )
+        if meeting is not None:
+            trainer.compiled = meeting[0].step(meeting[1], model, trainer.penalty)
         if checkpoint is not None:
             trainer.restore(*checkpoint)
         team.wait()

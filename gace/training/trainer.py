@@ -86,7 +86,9 @@ class Trainer:
             self.total_epochs = max(1, round(self.settings.max_steps / self.steps_per_epoch))
         self.validate_every = self.settings.validate_every or self._validation_interval()
         self.score_weights = stage_weights(self.settings, 1.0, self.has_stress)
-        self.compiled = compiled_step(config, model, train, self.sampler, self.penalty)
+        self.compiled: Callable[[Batch, Weights], tuple[Tensor, list[Tensor]]] | None = compiled_step(
+            config, model, train, self.sampler, self.penalty
+        )
         self.step, self.rate, self.plateau = 0, 0.0, Plateau()
         self.best: dict[str, Tensor] = {}
         self._records: list[Tensor] = []

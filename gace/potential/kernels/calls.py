@@ -67,6 +67,17 @@ def _c(argument: Tensor | Sequence[int] | None) -> object:
     return (ctypes.c_int64 * len(argument))(*argument)
 
 
+def folded(x: Tensor, dim: int | None, members: int) -> Tensor:
+    """Members side by side along the first axis ``(M, n, …) -> (M n, …)``; what they share is repeated.
+
+    The kernels treat every atom by itself, so a batch of evaluations (``torch.vmap``) is one of more atoms.
+    """
+    if x.numel() == 0:  # stands for nothing
+        return x.reshape(0)
+    x = x.expand(members, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.flatten(0, 1)
+
+
 def no_third_derivative(ctx: object, *gradients: Tensor | None) -> None:
     """Backward formula of operators that are second derivatives themselves."""
     raise NotImplementedError("third derivatives of the potential are not implemented in the kernels")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gace.potential.kernels.calls import call, fused, implement, no_third_derivative, operators
+from gace.potential.kernels.calls import call, folded, fused, implement, no_third_derivative, operators
 from gace.potential.kernels.terms import by_index, by_role
 
 _TABLES = "Tensor species, Tensor index, Tensor value, int[] size"
@@ -173,6 +173,27 @@ def _of_backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor | No
     return (of_g, of_x, None if equal else of_y, slope, *[None] * 6)
 
 
+def _over_members(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
+    """The products for several potentials at once: members have weights of their own, as elements have."""
+    members, (x, y, w, species, index, value, size, equal) = info.batch_size, arguments
+    weights = w.expand(members, *w.shape) if dims[2] is None else w.movedim(dims[2], 0)
+    own = folded(species, dims[3], members)
+    own = own + (torch.arange(members, device=own.device) * weights.shape[2]).repeat_interleave(
+        len(own) // members
+    )
+    found = torch.ops.gace.coupling(
+        folded(x, dims[0], members),
+        folded(y, dims[1], members),
+        weights.transpose(0, 1).flatten(1, 2),
+        own,
+        index,
+        value,
+        size,
+        equal,
+    )
+    return found.unflatten(0, (members, -1)), 0
+
+
 implement("coupling", _forward)
 implement("coupling_backward", _backward)
 implement("coupling_twice", _twice)
@@ -187,3 +208,4 @@ torch.library.register_autograd(
     "gace::coupling_backward", _of_backward, setup_context=_keep_backward, **_register
 )
 torch.library.register_autograd("gace::coupling_twice", no_third_derivative, setup_context=_keep, **_register)
+torch.library.register_vmap("gace::coupling", _over_members, **_register)

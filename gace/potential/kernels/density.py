@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gace.potential.kernels.calls import call, fused, implement, no_third_derivative, operators
+from gace.potential.kernels.calls import call, folded, fused, implement, no_third_derivative, operators
 
 _IN = "Tensor harmonics, Tensor radial, Tensor messages, Tensor index"
 operators.define(f"density({_IN}) -> Tensor")
@@ -102,6 +102,15 @@ def _of_backward(ctx: Any, *owed: Tensor) -> tuple[Tensor | None, ...]:
     return (*torch.ops.gace.density_twice(*ctx.saved_tensors, *owed), None)
 
 
+def _over_members(info: Any, dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Tensor, int]:
+    """The sum for several potentials at once."""
+    Y, R, I, index = (folded(one, dim, info.batch_size) for one, dim in zip(arguments, dims, strict=True))
+    if index.numel():
+        first = torch.arange(info.batch_size, device=index.device) * (len(I) // info.batch_size)
+        index = index + first.repeat_interleave(len(index) // info.batch_size)[:, None]
+    return torch.ops.gace.density(Y, R, I, index).unflatten(0, (info.batch_size, -1)), 0
+
+
 implement("density", _forward)
 implement("density_backward", _backward)
 implement("density_twice", _twice)
@@ -118,3 +127,4 @@ torch.library.register_fake(
 torch.library.register_autograd("gace::density", _of_forward, setup_context=_keep, **_register)
 torch.library.register_autograd("gace::density_backward", _of_backward, setup_context=_keep, **_register)
 torch.library.register_autograd("gace::density_twice", no_third_derivative, setup_context=_keep, **_register)
+torch.library.register_vmap("gace::density", _over_members, **_register)
