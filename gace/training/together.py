@@ -8,6 +8,8 @@ only losses and gradients are computed together, by the members' parameters stac
 from __future__ import annotations
 
 import copy
+import json
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from gace.config import load_config
 from gace.errors import GaceError
 from gace.potential.graph_ace import AtomicOutput, GraphACE
 from gace.structures.graph import Graph
@@ -246,3 +249,24 @@ def train_together(
         if isinstance(found, BaseException) and not isinstance(found, GaceError):
             raise found
     return results  # type: ignore[return-value]
+
+
+def _main(folders: Sequence[str]) -> int:
+    """Train what stands in ``config.yaml`` of each folder into ``run`` there; 0 if all ended well.
+
+    Why a member failed is left in ``error.json`` of its folder, as ``GACE_ERROR_FILE`` has it.
+    """
+    configs = [load_config(Path(one) / "config.yaml", TrainConfig).relative_to(Path(one)) for one in folders]
+    results = train_together(configs, [Path(one) / "run" for one in folders])
+    failed = False
+    for folder, found in zip(folders, results, strict=True):
+        if isinstance(found, GaceError):
+            failed = True
+            note = {"error": type(found).__name__, "message": str(found)}
+            (Path(folder) / "error.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
+            sys.stderr.write(f"{folder}: {found}\n")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))
