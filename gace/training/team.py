@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, distributed
 
-from gace.errors import InputError
+from gace.errors import GaceError, InputError
 from gace.training.losses import Weights
 
 if TYPE_CHECKING:
     from gace.training.batches import Batch
     from gace.training.config import TrainConfig
 
-PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others: reading data and compiling may take one of them longer."""
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for the others: reading data, compiling and the last evaluation take one of them
+longer. A process that has ended is noticed at once."""
 
 
 class Team:
@@ -217,7 +218,7 @@ def _others(config: TrainConfig, out: Path, folder: Path, size: int) -> Iterator
         for one in started:
             one.send_signal(signal.SIGTERM)
         broken = [rank for rank, one in enumerate(started, 1) if _ended(one) not in (0, -signal.SIGTERM, 130)]
-        if broken and isinstance(error, RuntimeError):
+        if broken and isinstance(error, RuntimeError) and not isinstance(error, GaceError):
             raise RuntimeError(f"process {broken[0]} of {size} failed; what it said stands above") from error
         raise
     finally:
@@ -247,7 +248,6 @@ def _die_with(parent: int) -> None:
 
 def _member(written: str, out: str, parent: str) -> None:
     """A process of the team other than the first."""
-    from gace.errors import GaceError
     from gace.training.config import TrainConfig
     from gace.training.run import train
 

@@ -145,9 +145,9 @@ class Trainer:
         Raises:
             TrainingDivergedError: a loss or gradient is not finite.
         """
-        last_checkpoint = time.monotonic()
         self._remember()
         self._asked_to_stop(interrupted)
+        last_checkpoint = self.seconds
         ending: Ending | None = None
         while ending is None:
             if self.epochs_done >= self.total_epochs:
@@ -165,13 +165,13 @@ class Trainer:
                     self._end_epoch(metrics, bar)
                 if self._asked_to_stop(interrupted):
                     ending = "interrupted"
-                elif time.monotonic() - last_checkpoint < self.settings.checkpoint_seconds:
+                elif self.seconds - last_checkpoint < self.settings.checkpoint_seconds:
                     continue
             self._check(self.epochs_done)
             metrics.flush()
             if self.team.leads:
                 self.save()
-            last_checkpoint = time.monotonic()
+            last_checkpoint = self.seconds
         self._core_seconds_before += self.team.total(self.core_seconds) - self.core_seconds
         return ending
 

@@ -15,7 +15,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 import gace
-from gace.errors import InputError
+from gace.errors import InputError, TrainingDivergedError
 from gace.structures.io import set_labels, write_structures
 from gace.training.run import train
 
@@ -87,6 +87,13 @@ def test_two_processes_give_what_one_gives(config, tmp_path):
         one.name for one in (tmp_path / "alone").iterdir()
     }
     assert not left  # the meeting point and the others' files are gone
+
+
+def test_diverged_together(config, tmp_path):
+    """All processes see it at the same step, and the first says what it would say alone."""
+    config["training"] |= {"processes": 2, "learning_rate": 1e9, "clip_norm": None}
+    with pytest.raises(TrainingDivergedError, match="training diverged"):
+        train(config, tmp_path / "run", progress=False)
 
 
 @pytest.mark.slow
