@@ -53,7 +53,11 @@ def terms(index: Tensor, value: Tensor, size: list[int], equal: bool) -> list[Te
     return found
 
 
-@triton.jit(do_not_specialize=["atoms", "outputs", "parts", "a_row", "a_atom", "b_atom", "c_atom"])
+# lists of terms are pieces of one buffer: whether they start at a multiple of 16 bytes is chance
+@triton.jit(
+    do_not_specialize=["atoms", "outputs", "parts", "a_row", "a_atom", "b_atom", "c_atom"],
+    do_not_specialize_on_alignment=["start", "other", "value", "owner"],
+)
 def _sum_of_products(
     out, start, other, value, owner, a, b, c, b2, c2,
     atoms, outputs, parts, a_row, a_atom, b_atom, c_atom,
