@@ -150,10 +150,17 @@ def keep(name: str, config: dict[str, Any], bundles: list[Path]) -> None:
         )
         save_bundle(whole, kept)
     for number, bundle in enumerate(bundles):
-        log = "metrics.jsonl" if number == 0 else f"metrics-{number + 1}.jsonl"
-        lines = (bundle.parent / "metrics.jsonl").read_text().splitlines(keepends=True)
-        # hundreds of short epochs say little: those that were validated do
-        (kept / log).write_text("".join(line for line in lines if '"validation"' in line) or "".join(lines))
+        member = "" if number == 0 else f"-{number + 1}"
+        for log, run in (
+            ("metrics", bundle.parent),
+            ("metrics-pretraining", bundle.parent / "pretraining/run"),
+        ):
+            if not (run / "metrics.jsonl").exists():
+                continue
+            lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+            # hundreds of short epochs say little: those that were validated do
+            told = [line for line in lines if '"validation"' in line] or lines
+            (kept / f"{log}{member}.jsonl").write_text("".join(told))
     config = {**config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"}}
     text = yaml.safe_dump(config, sort_keys=False)
     if len(bundles) > 1:

@@ -247,7 +247,9 @@ class _Parts(torch.nn.Module):
     ) -> tuple[Tensor | None, ...]:
         model = self.model
         tables = self.tables
-        r, bonds = model.bonds(block.edge_vector, block.neighbour_species, tabulated=tables is not None)
+        r, bonds = model.bonds(
+            block.edge_vector, block.species, block.neighbour_species, tabulated=tables is not None
+        )
         if tables is not None:
             bonds = bonds._replace(table=tables[t])
         message, invariants = model.layers[t](

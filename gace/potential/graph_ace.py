@@ -42,6 +42,8 @@ class GraphACE(nn.Module):
     Args:
         elements: chemical symbols; their order is the order of ``Graph.species``.
         cutoff: longest bond, Å.
+        pair_cutoffs: shorter longest bonds of single pairs of elements, Å, as ``{"H-H": 3.0}``; other
+            pairs have ``cutoff``. Radial functions of a pair are stretched to its own cutoff.
         l_max: highest degree of the spherical harmonics, one per layer.
         order: highest number of densities in a product (ν_max, 1 … 4), one per layer or one for all.
         channels: K.
@@ -72,6 +74,7 @@ class GraphACE(nn.Module):
         *,
         elements: Sequence[str],
         cutoff: float = 5.0,
+        pair_cutoffs: Mapping[str, float] | None = None,
         l_max: Sequence[int] = (3, 3),
         order: int | Sequence[int] = 3,
         channels: int = 32,
@@ -97,7 +100,8 @@ class GraphACE(nn.Module):
         keep_freed_memory()
         orders = [order] * len(l_max) if isinstance(order, int) else list(order)
         self._hyperparameters: dict[str, Any] = dict(
-            elements=list(elements), cutoff=float(cutoff), l_max=list(l_max), order=orders, channels=channels,
+            elements=list(elements), cutoff=float(cutoff), pair_cutoffs=dict(pair_cutoffs or {}),
+            l_max=list(l_max), order=orders, channels=channels,
             l_message=l_message, parity=parity, radial_basis=radial_basis, n_radial=n_radial,
             radial_decay=float(radial_decay), radial_hidden=list(radial_hidden), cutoff_power=cutoff_power,
             densities=densities,
@@ -114,6 +118,8 @@ class GraphACE(nn.Module):
         # a buffer, so that compiled code does not depend on the data set
         spread = torch.tensor(math.sqrt(float(mean_neighbours)), dtype=torch.float64)
         self.register_buffer("sqrt_mean_neighbours", spread, persistent=False)
+        stretch = pair_stretch(self.elements, self.cutoff, pair_cutoffs) if pair_cutoffs else None
+        self.register_buffer("pair_stretch", stretch, persistent=False)
         generator = torch.Generator().manual_seed(seed)
         n_elements, T = len(self.elements), len(l_max)
         self.radial_basis = RadialBasis(radial_basis, n_radial, self.cutoff, radial_decay)
@@ -187,6 +193,7 @@ class GraphACE(nn.Module):
     def bonds(
         self,
         edge_vector: Tensor,
+        species: Tensor,
         neighbour_species: Tensor,
         neighbour: Tensor | None = None,
         *,
@@ -195,11 +202,17 @@ class GraphACE(nn.Module):
         """Distances ``(N, J)`` and the functions of the bonds that all layers share."""
         r = edge_vector.square().sum(-1).sqrt()
         unit = edge_vector / r.unsqueeze(-1)
-        envelope = smooth_cutoff(r, self.cutoff, self.cutoff_power)
-        basis = None if tabulated else self.radial_basis(r)
+        # radial functions see the share of the pair's own cutoff
+        s = (
+            r
+            if self.pair_stretch is None
+            else r * self.pair_stretch[species.unsqueeze(-1), neighbour_species]
+        )
+        envelope = smooth_cutoff(s, self.cutoff, self.cutoff_power)
+        basis = None if tabulated else self.radial_basis(s)
         harmonics = torch.cat(self.harmonics(unit), dim=-1)
         weight = (envelope / self.sqrt_mean_neighbours).unsqueeze(-1)
-        return r, Bonds(basis, weight, harmonics, neighbour_species, neighbour, r)
+        return r, Bonds(basis, weight, harmonics, neighbour_species, neighbour, s)
 
     def forward(self, graph: Graph, tables: Sequence[RadialTable] | None = None) -> AtomicOutput:
         """Energy and invariants of every atom.
@@ -209,7 +222,9 @@ class GraphACE(nn.Module):
             tables: radial functions of each layer in the place of its network (kernels only).
         """
         of_neighbours = gather_neighbours(graph.species, graph)
-        r, bonds = self.bonds(graph.edge_vector, of_neighbours, graph.neighbour, tabulated=tables is not None)
+        r, bonds = self.bonds(
+            graph.edge_vector, graph.species, of_neighbours, graph.neighbour, tabulated=tables is not None
+        )
         carried: Tensor | None = None
         invariants: list[Tensor] = []
         densities: list[Tensor] = []
@@ -261,6 +276,31 @@ class GraphACE(nn.Module):
         finally:
             for layer in self.layers:
                 layer.measuring = False
+
+
+def pair_stretch(elements: Sequence[str], cutoff: float, pair_cutoffs: Mapping[str, float]) -> Tensor:
+    """The cutoff over each pair's own ``(n_elements, n_elements)``: what distances are multiplied by.
+
+    Raises:
+        InputError: not a pair of the elements, a pair named twice, or a cutoff out of range.
+    """
+    stretch = torch.ones(len(elements), len(elements), dtype=torch.float64)
+    for name, own in pair_cutoffs.items():
+        pair = name.split("-")
+        for element in pair:
+            if element not in elements:
+                raise InputError(f"pair_cutoffs: '{name}' names no two elements{nearest(element, elements)}")
+        if len(pair) != 2:
+            raise InputError(f"pair_cutoffs: '{name}' is no pair; write it as {elements[0]}-{elements[-1]}")
+        if not 0 < own <= cutoff:
+            raise InputError(
+                f"pair_cutoffs: {name} must lie between 0 and the cutoff, {cutoff:g} Å (got {own})"
+            )
+        a, b = (elements.index(element) for element in pair)
+        if stretch[a, b] != 1 and stretch[a, b] != cutoff / own:
+            raise InputError(f"pair_cutoffs: {name} is given twice")
+        stretch[a, b] = stretch[b, a] = cutoff / own
+    return stretch
 
 
 def features(invariants: list[Tensor]) -> Tensor:

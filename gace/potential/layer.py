@@ -38,7 +38,7 @@ class Bonds(NamedTuple):
     neighbour: Tensor | None
     """Row of the messages for each neighbour ``(N, J)``; None if there is one message per neighbour."""
     distance: Tensor
-    """Å ``(N, J)``."""
+    """Å ``(N, J)``, stretched where the pair has a cutoff of its own."""
     table: RadialTable | None = None
     """Radial functions of the layer that is evaluated; None: its network."""
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from gace.config import Closed
 from gace.linear.config import LeastSquares
+from gace.training.pretraining.config import Pretraining
 
 # relative rates; measured on 50 ethanol geometries: 0.03 … 0.3 from scratch
 NEW_MODEL_RATE, CONTINUED_MODEL_RATE = 0.1, 0.015
@@ -220,6 +221,9 @@ class TrainConfig(Closed):
     data: DataConfig
     potential: PotentialConfig = Field(default=PotentialConfig())
     training: TrainingConfig = Field(default=TrainingConfig())
+    pretraining: Pretraining | None = Field(
+        default=None, description="a cheap teacher's labels that are learnt first; null for none"
+    )
     seed: int = Field(default=0, ge=0, description="every random draw derives from it")
     device: str = Field(default="cpu", description="cpu, cuda, cuda:N, or auto")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="of the training")

@@ -31,8 +31,9 @@ from gace.training.metrics import MetricsFile, read_metrics
 from gace.training.model import choose_cutoff, is_linear, make_linear, make_model
 from gace.training.outcome import FORMAT_VERSION, Outcome, TrainResult, write_result
 from gace.training.prepare import Data, check_writable, pack, read_data
+from gace.training.pretraining.run import pretrained
 from gace.training.progress import ProgressBar
-from gace.training.team import assembled
+from gace.training.team import assembled, follows
 from gace.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -68,8 +69,13 @@ def train(
     started, out = time.monotonic(), Path(out)
     if not isinstance(config, TrainConfig):
         config = parse_config(dict(config), TrainConfig)
-    config = config.relative_to(Path.cwd()).with_learning_rate()
+    config = config.relative_to(Path.cwd())
     device = resolve_device(config.device)
+    notes: dict[str, Any] = {}
+    if config.pretraining is not None and not follows():
+        check_writable(out)
+        config, notes = pretrained(config, out, progress=progress)
+    config = config.with_learning_rate()
     data = read_data(config)
     cutoff = choose_cutoff(config, data)
     check_writable(out)
@@ -125,7 +131,7 @@ def train(
         if team.leads:
             figure = svg(lines_of(read_metrics(out / "metrics.jsonl")), "epoch", "learning curve")
             write_atomic(out / "learning_curve.svg", figure)
-            result = _finish(trainer, data, packed, validation, ending, out)
+            result = _finish(trainer, data, packed, validation, ending, out, notes)
         team.wait()
         return result or _finished(out, fingerprint)  # type: ignore[return-value]
 
@@ -155,7 +161,13 @@ def _fit_linear(
 
 
 def _finish(
-    trainer: Trainer, data: Data, packed: Packed, validation: Packed | None, ending: str, out: Path
+    trainer: Trainer,
+    data: Data,
+    packed: Packed,
+    validation: Packed | None,
+    ending: str,
+    out: Path,
+    notes: dict[str, Any],
 ) -> TrainResult:
     """The outcome of a training by gradients."""
     return write_result(
@@ -166,6 +178,7 @@ def _finish(
             steps=trainer.step,
             seconds=trainer.seconds,
             core_seconds=trainer.core_seconds,
+            notes=notes,
         ),
         trainer.config,
         data,
@@ -209,6 +222,8 @@ def _write_config(config: TrainConfig, data: Data, model: GraphACE | LinearACE, 
     content["data"]["isolated_atoms"] = data.isolated_atoms
     content["potential"]["elements"] = data.elements
     content["potential"]["cutoff"] = model.hyperparameters()["cutoff"]
+    if config.pretraining is not None:
+        content["potential"]["start_from"] = None  # made by the run itself
     write_atomic(out / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 

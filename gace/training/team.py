@@ -175,6 +175,17 @@ _MEMBER = "GACE_TEAM_MEMBER"
 """Variable that tells a process which of how many it is, and where they meet: ``rank:size:address``."""
 
 
+def follows() -> bool:
+    """Whether this process was started by the first of a team, which has pretrained if it was to be.
+
+    Raises:
+        InputError: started by ``torchrun``, where every process would pretrain.
+    """
+    if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
+        raise InputError("pretraining is for one command, not for torchrun: give training.processes instead")
+    return _MEMBER in os.environ
+
+
 def _own(device: torch.device, local: int, size: int) -> torch.device:
     """The device of a process: one GPU for each."""
     if device.type != "cuda":

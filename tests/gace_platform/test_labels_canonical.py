@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
+from gace.engines.named import make_calculator
 from gace.structures.io import read_structures, write_structures
 from gace_platform.labelling.config import LabelConfig
-from gace_platform.labelling.engines.calculators import make_calculator
 from gace_platform.labelling.run import run_labels
 
 

@@ -5,10 +5,10 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
+from gace.engines.named import make_calculator
 from gace.errors import InputError
 from gace_platform.labelling.config import TeacherReference
 from gace_platform.labelling.engines.base import Failure, make_engine
-from gace_platform.labelling.engines.calculators import make_calculator
 from gace_platform.labelling.engines.teacher import TeacherEngine
 
 

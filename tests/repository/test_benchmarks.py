@@ -236,3 +236,11 @@ def test_dynamics_of_a_potential_report_drift_with_its_error(tmp_path: Path) -> 
     assert all(run["error"] > 0 for run in runs)
     # the error of velocity Verlet falls with the square of the time step
     assert runs[0]["fluctuation"] < 0.5 * runs[1]["fluctuation"]
+
+
+def test_front_holds_those_that_nobody_beats_in_both():
+    sys.path.insert(0, str(BENCHMARKS / "figures"))
+    from pareto import on_front
+
+    points = {"slow": (9.0, 2.0), "fast": (1.0, 8.0), "beaten": (2.0, 9.0), "between": (3.0, 4.0)}
+    assert on_front(points) == ["fast", "between", "slow"]

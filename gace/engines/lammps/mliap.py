@@ -171,7 +171,7 @@ def _evaluate(model: GraphACE, tables: Any, pairs: _Pairs) -> tuple[Tensor, Tens
     own = pairs.species[: pairs.n_owned]
     vector = pairs.vector.detach().requires_grad_()
     of_neighbours = pairs.species[pairs.neighbour]
-    r, bonds = model.bonds(vector, of_neighbours, pairs.neighbour, tabulated=tables is not None)
+    r, bonds = model.bonds(vector, own, of_neighbours, pairs.neighbour, tabulated=tables is not None)
     carried: Tensor | None = None
     invariants, densities = [], []
     for t, layer in enumerate(model.layers):

@@ -110,7 +110,7 @@ def with_teacher(structure: Atoms, teacher: Teacher) -> Atoms:
         InputError: unknown calculator or arguments.
         MissingDependencyError: its package is not installed.
     """
-    from gace_platform.labelling.engines.calculators import make_calculator
+    from gace.engines.named import make_calculator
 
     engine, arguments = _engine(teacher), dict(teacher.kwargs)
     if teacher.calculator == "tblite":

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from gace.engines.named import make_calculator
 from gace.errors import InputError
 from gace.structures.io import stress_matrix
 from gace_platform.labelling.config import TeacherReference
 from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Failure, Label, stated_integer
-from gace_platform.labelling.engines.calculators import make_calculator
 from gace_platform.labelling.ladder import Remedy
 
 BUILT_IN_PACKAGES = {"tblite": "tblite"}

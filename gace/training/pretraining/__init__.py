@@ -1,0 +1,1 @@
+"""Pretraining: structures and labels of a cheap teacher, learnt before the real ones."""

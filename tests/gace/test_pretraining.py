@@ -1,0 +1,189 @@
+"""Pretraining on a cheap teacher: what is sampled, what it is worth, how it resumes, what it refuses."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+
+import gace
+from gace.config import parse_config
+from gace.errors import InputError
+from gace.structures.io import labels_of, read_structures, set_labels, write_structures
+from gace.training.config import TrainConfig
+from gace.training.pretraining.config import Pretraining
+from gace.training.pretraining.sampling import plan_walks, sample
+from gace.training.run import train
+
+SMALL = {"channels": 8, "l_max": [2], "order": 2, "radial_hidden": [8], "densities": 2, "readout_hidden": 4}
+
+QUICK = {"training": {"max_steps": 5}, "pretraining": {"training": {"max_steps": 20}}}
+
+
+def alloy(n: int, seed: int) -> list[Atoms]:
+    """Rattled copper-gold cells whose labels are EMT's, a tenth stronger: another level of theory."""
+    rng = np.random.default_rng(seed)
+    structures = []
+    for index in range(n):
+        atoms = bulk("Cu", cubic=True, a=3.8)
+        atoms.symbols[index % 4] = "Au"
+        atoms.rattle(0.08, rng=rng)
+        atoms.calc = EMT()
+        structures.append(
+            set_labels(atoms, 1.1 * atoms.get_potential_energy(), 1.1 * atoms.get_forces(), None)
+        )
+    return structures
+
+
+@pytest.fixture
+def configure(tmp_path):
+    """A function that writes data and returns a configuration, its sections updated by keyword."""
+    write_structures(tmp_path / "train.xyz", alloy(2, 1))
+    write_structures(tmp_path / "test.xyz", alloy(16, 2))
+
+    def make(**sections):
+        config = {
+            "data": {"train": str(tmp_path / "train.xyz"), "isolated_atoms": {"Cu": 3.5, "Au": 3.8}},
+            "potential": {"preset": "1L-small", "cutoff": 4.0, "overrides": SMALL},
+            "training": {"max_steps": 60, "batch_size": 4, "final_stage": None},
+            "pretraining": {
+                "teacher": {"calculator": "emt"},
+                "structures": 100,
+                "samples_per_walk": 10,
+                "temperature": {"lowest": 300, "highest": 900},
+                "training": {"max_steps": 900, "learning_rate": 0.1},
+            },
+        }
+        for name, section in sections.items():
+            config[name] = None if section is None else {**config[name], **section}
+        return config
+
+    return make
+
+
+def test_what_the_teacher_knows_makes_few_labels_enough(configure, tmp_path):
+    test = read_structures(tmp_path / "test.xyz")
+    errors = []
+    for name, sections in (("with", {}), ("without", {"pretraining": None, "training": {"max_steps": 600}})):
+        result = train(configure(**sections), tmp_path / name, progress=False)
+        errors.append(gace.evaluate(gace.load(result.bundle), test)["forces"]["mae"])
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_bundle_and_folder_say_what_was_learnt_from_whom(configure, tmp_path):
+    result = train(configure(**QUICK), tmp_path / "run", progress=False)
+    told = gace.load(result.bundle).metadata["pretraining"]
+    assert told["teacher"] == {"calculator": "emt"}
+    assert told["structures"] == 100
+    assert told["forces_mae_held_out"] > 0
+    assert "pretraining: teacher calculator emt" in (result.bundle / "MODEL_CARD.md").read_text()
+    left = gace.config.read_yaml(tmp_path / "run" / "config.yaml")
+    assert left["pretraining"]["teacher"]["calculator"] == "emt"
+    assert left["potential"]["start_from"] is None  # or this configuration could not be run again
+    assert left["training"]["learning_rate"] == 0.015
+
+
+def test_a_repeated_run_asks_the_teacher_nothing(configure, tmp_path, monkeypatch):
+    first = train(configure(**QUICK), tmp_path / "run", progress=False)
+    (tmp_path / "run" / "summary.json").unlink()  # as if killed in the last moment
+    monkeypatch.setattr(
+        "gace.training.pretraining.sampling.make_walk", lambda *_: pytest.fail("a walk was made twice")
+    )
+    second = train(configure(**QUICK), tmp_path / "run", progress=False)
+    assert gace.load(second.bundle).metadata["errors"] == gace.load(first.bundle).metadata["errors"]
+
+
+def test_walks_depend_on_seed_and_structures_alone(tmp_path):
+    config = Pretraining(teacher={"calculator": "emt"}, structures=12, samples_per_walk=4, sample_every=2)
+    starts = alloy(4, 1)
+    relabelled = [set_labels(one.copy(), 0.0, np.zeros((4, 3)), None) for one in reversed(starts)]
+    made = {}
+    for name, structures, processes, seed in (
+        ("first", starts, 1, 1),
+        ("processes", starts, 2, 1),
+        ("labels", relabelled, 1, 1),
+        ("seed", starts, 1, 2),
+    ):
+        settings = config.model_copy(update={"processes": processes})
+        files = sample(plan_walks(structures, settings, seed, tmp_path / name), settings, lambda done: None)
+        made[name] = [file.read_bytes() for file in files]
+    assert len(made["first"]) == 3
+    assert made["processes"] == made["first"]
+    assert made["labels"] == made["first"]
+    assert made["seed"] != made["first"]
+
+
+def test_killed_sampling_goes_on_with_the_missing_walks(tmp_path):
+    config = Pretraining(teacher={"calculator": "emt"}, structures=12, samples_per_walk=4, sample_every=2)
+    walks = plan_walks(alloy(4, 1), config, 1, tmp_path / "walks")
+    before = [file.read_bytes() for file in sample(walks, config, lambda done: None)]
+    walks[1].file.unlink()
+    kept = walks[0].file.stat().st_mtime_ns
+    seen = []
+    files = sample(walks, config, seen.append)
+    assert [file.read_bytes() for file in files] == before
+    assert walks[0].file.stat().st_mtime_ns == kept
+    assert seen == [2, 3]
+
+
+def test_samples_carry_the_teachers_labels_and_their_walk(tmp_path):
+    config = Pretraining(teacher={"calculator": "emt"}, structures=6, samples_per_walk=3)
+    starts = alloy(2, 1)
+    starts[0].info["charge"] = 1
+    files = sample(plan_walks(starts, config, 1, tmp_path), config, lambda done: None)
+    for file in files:
+        for atoms in read_structures(file):
+            label = labels_of(atoms)
+            atoms.calc = EMT()
+            assert label.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+            # positions are written with eight digits
+            assert label.forces == pytest.approx(atoms.get_forces(), abs=1e-5)
+            assert label.stress == pytest.approx(atoms.get_stress(voigt=False), abs=1e-6)
+            assert atoms.info["ancestor"] == file.stem
+    assert {one.info.get("charge") for file in files for one in read_structures(file)} == {1, None}
+
+
+def test_a_walk_ends_before_forces_that_no_label_should_have(tmp_path):
+    config = Pretraining(teacher={"calculator": "emt"}, structures=3, samples_per_walk=3, max_force=1e-4)
+    walks = plan_walks(alloy(1, 1), config, 1, tmp_path)
+    with pytest.raises(InputError, match=r"no walk gave a sample.*max_force"):
+        sample(walks, config, lambda done: None)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"potential": {"start_from": "somewhere"}}, "exclude each other"),
+        (
+            {"pretraining": {"teacher": {"calculator": "emd"}}},
+            "called 'emd'; did you mean 'emt'",
+        ),
+        ({"pretraining": {"training": {"max_step": 3}}}, "pretraining.training: unknown key 'max_step'"),
+        ({"potential": {"preset": "linear-small", "overrides": {}}}, "a linear model has no use"),
+        (
+            {"pretraining": {"temperature": {"lowest": 900, "highest": 300}}},
+            "highest must not be below lowest",
+        ),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_computed(configure, tmp_path, sections, message):
+    with pytest.raises(InputError, match=message):
+        train(configure(**sections), tmp_path / "run", progress=False)
+    assert not list(tmp_path.glob("run/**/*.xyz"))
+
+
+def test_a_teacher_that_does_not_know_the_elements_says_so(tmp_path):
+    config = Pretraining(teacher={"calculator": "emt"}, structures=2)
+    with pytest.raises(InputError, match=r"'emt' cannot compute H.*F"):
+        sample(plan_walks([molecule("HF")], config, 1, tmp_path), config, lambda done: None)
+
+
+def test_rates_time_and_patience_of_the_real_labels_are_not_inherited(configure):
+    from gace.training.pretraining.run import own_config
+
+    training = {"learning_rate": 0.001, "max_minutes": 1.0, "patience": 3, "batch_size": 2}
+    section = {"training": {"max_steps": 7}}
+    config = parse_config(configure(training=training, pretraining=section), TrainConfig)
+    own = own_config(config, []).training
+    assert (own.learning_rate, own.max_minutes, own.patience) == (0.1, None, None)
+    assert (own.batch_size, own.max_steps) == (2, 7)
