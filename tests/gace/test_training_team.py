@@ -153,3 +153,18 @@ def test_more_processes_than_gpus(config, tmp_path, monkeypatch):
 
     with pytest.raises(InputError, match="is 2, but torch sees"):
         team._own(torch.device("cuda", 0), 1, 2)
+
+
+@pytest.mark.slow
+def test_pretrained_together(config, tmp_path):
+    """The first process pretrains (with all of them), the others start from what came of it."""
+    config["pretraining"] = {
+        "teacher": {"calculator": "emt"},
+        "structures": 20,
+        "samples_per_walk": 10,
+        "training": {"max_epochs": 2, "batch_size": 5},
+    }
+    alone = train(config, tmp_path / "alone", progress=False)
+    config["training"]["processes"] = 2
+    together = train(config, tmp_path / "together", progress=False)
+    assert same(parameters(alone), parameters(together))
