@@ -32,7 +32,7 @@ class SphericalHarmonics(nn.Module):
 
     def forward(self, unit_vector: Tensor) -> list[Tensor]:
         """Harmonics of each degree: ``(..., 3) -> [(..., 1), (..., 3), …, (..., 2 l_max + 1)]``."""
-        first = unit_vector[..., [1, 2, 0]] * 3.0**0.5
+        first = torch.cat([unit_vector[..., 1:], unit_vector[..., :1]], dim=-1) * 3.0**0.5
         harmonics = [torch.ones_like(unit_vector[..., :1])]
         if self.l_max >= 1:
             harmonics.append(first)

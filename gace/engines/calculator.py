@@ -9,9 +9,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from gace.engines.device_list import DeviceList
 from gace.engines.verlet import VerletList
 from gace.errors import InputError
 from gace.potential.potential import Potential, StructurePrediction
+from gace.structures.graph import Graph
 from gace.structures.neighbours import collate
 
 
@@ -40,7 +42,12 @@ class PotentialCalculator(Calculator):
         super().__init__()
         self.potential = _frozen(potential).evaluated_by(path)
         self.uncertainty = uncertainty
-        self.neighbours = VerletList(potential.elements, potential.cutoff, skin)
+        frame = potential.elements, potential.cutoff, skin
+        self.neighbours: VerletList | DeviceList = (
+            VerletList(*frame)
+            if potential.device.type == "cpu"
+            else DeviceList(*frame, device=potential.device, dtype=potential.dtype)
+        )
         extra = ["energy_std", "forces_std"] if potential.has_error_bars else []
         extra += ["gamma"] if potential.has_novelty else []
         own = [*type(self).implemented_properties, *(extra if uncertainty else [])]
@@ -61,10 +68,20 @@ class PotentialCalculator(Calculator):
         if len(self.atoms) == 0:
             raise InputError("the structure has no atoms")
         potential = self.potential
-        one = self.neighbours.neighbourhood(self.atoms)
-        graph = collate([one], potential.cutoff, potential.dtype, potential.device)
+        graph = self.graph(self.atoms)
         (prediction,) = potential.split(graph, potential.evaluate_graph(graph, self.uncertainty))
         self.results = results_of(prediction)
+
+    def graph(self, atoms: Atoms) -> Graph:
+        """Atoms and bonds in the potential's terms, on its device; neighbours are reused where they hold.
+
+        Raises:
+            InputError: an element the potential does not know, or an impossible cell.
+        """
+        if isinstance(self.neighbours, DeviceList):
+            return self.neighbours.graph(atoms)
+        one = self.neighbours.neighbourhood(atoms)
+        return collate([one], self.potential.cutoff, self.potential.dtype, self.potential.device)
 
 
 def results_of(prediction: StructurePrediction) -> dict[str, Any]:

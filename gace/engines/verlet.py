@@ -40,7 +40,7 @@ class VerletList:
         Raises:
             InputError: an unknown element or an impossible cell.
         """
-        if not self._valid(atoms):
+        if not still_valid(self._start, atoms, self.skin):
             self._species = species_indices(atoms, self.elements)
             self._candidates = find_edges(atoms, self.cutoff + self.skin)
             self._start = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
@@ -51,18 +51,18 @@ class VerletList:
         slots = dense(centre[near], neighbour[near], vector[near], len(atoms), self.cutoff)
         return Neighbourhood(self._species, *slots, volume_of(atoms))
 
-    def _valid(self, atoms: Atoms) -> bool:
-        """Whether the candidates still hold every neighbour."""
-        start = self._start
-        if start is None or self.skin <= 0 or len(start) != len(atoms):
-            return False
-        same = (
-            np.array_equal(start.numbers, atoms.numbers)
-            and np.array_equal(start.pbc, atoms.pbc)
-            and np.array_equal(start.cell.array, atoms.cell.array)
-        )
-        if not same:
-            return False
-        moved = np.square(atoms.positions - start.positions).sum(1).max()
-        # not "moved > …": a NaN position must count as moved, and be refused by the search
-        return bool(moved <= (0.5 * self.skin) ** 2)
+
+def still_valid(start: Atoms | None, atoms: Atoms, skin: float) -> bool:
+    """Whether candidates found at ``start`` with ``skin`` (Å) hold every neighbour in ``atoms``."""
+    if start is None or skin <= 0 or len(start) != len(atoms):
+        return False
+    same = (
+        np.array_equal(start.numbers, atoms.numbers)
+        and np.array_equal(start.pbc, atoms.pbc)
+        and np.array_equal(start.cell.array, atoms.cell.array)
+    )
+    if not same:
+        return False
+    moved = np.square(atoms.positions - start.positions).sum(1).max()
+    # not "moved > …": a NaN position must count as moved, and be refused by the search
+    return bool(moved <= (0.5 * skin) ** 2)

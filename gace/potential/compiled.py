@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import warnings
@@ -18,6 +19,7 @@ from gace.potential.compilation import CompiledFunction, compiler_available
 from gace.potential.derivatives import Prediction, energy_and_gradients
 from gace.potential.graph_ace import GraphACE
 from gace.potential.kernels import available
+from gace.potential.recorded import Recorded
 from gace.potential.tables import RadialTable, radial_tables
 from gace.structures.graph import Graph
 
@@ -49,14 +51,23 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
     if path == "compiled" and not compiler_available():
         raise InputError("the compiled path needs a C++ compiler (c++, g++ or clang++) on the PATH")
     if path == "tabulated":
-        return [partial(evaluate_eagerly, member, tables=_tables(member)) for member in members]
+        return [_launched(member, radial_functions(member)) for member in members]
     if path == "eager" or not compiler_available():
-        return [partial(evaluate_eagerly, member) for member in members]
+        return [_launched(member, None) for member in members]
     codes: dict[str, Code] = {}
     return [
         partial(codes.setdefault(_architecture(member), Code(wait=path == "compiled")), member)
         for member in members
     ]
+
+
+def _launched(model: GraphACE, tables: list[RadialTable] | None) -> Evaluate:
+    """Operation by operation; on a GPU small structures as one recording."""
+    evaluate = partial(evaluate_eagerly, model, tables=tables)
+    if next(model.parameters()).device.type != "cuda" or os.environ.get("GACE_CUDA_GRAPHS", "") == "off":
+        return evaluate
+    recorded = Recorded(evaluate)
+    return lambda graph: recorded(pad_slots(graph, model.cutoff))
 
 
 def evaluate_eagerly(
@@ -70,7 +81,7 @@ def evaluate_eagerly(
     return energy_and_gradients_by_blocks(model, graph, size, tables=tables)
 
 
-def _tables(model: GraphACE) -> list[RadialTable] | None:
+def radial_functions(model: GraphACE) -> list[RadialTable] | None:
     """A graph ACE's radial functions, where there are kernels that read them."""
     if not isinstance(model, GraphACE) or not available(next(model.parameters())):
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from gace.errors import InputError, nearest
@@ -41,3 +44,29 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     if dtype not in DTYPES:
         raise InputError(f"no dtype called '{dtype}'{nearest(dtype, DTYPES)}")
     return DTYPES[dtype]
+
+
+MATMUL = {"ieee": "highest", "tf32": "high"}
+"""Names of PyTorch for the precision of matrix products in float32 on a GPU."""
+
+
+@contextmanager
+def matmul_precision(name: str, device: torch.device) -> Iterator[None]:
+    """Matrix products of float32 on a GPU: ``ieee``, or ``tf32``, whose factors have 10 bits after the point.
+
+    Whatever the process has set holds again afterwards; on a processor nothing is changed.
+
+    Raises:
+        InputError: another name.
+    """
+    if name not in MATMUL:
+        raise InputError(f"no precision of matrix products called '{name}'{nearest(name, MATMUL)}")
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(MATMUL[name])
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gace.errors import InputError
 from gace.potential.compiled import evaluate_eagerly, evaluators
 from gace.potential.derivatives import Prediction
-from gace.potential.devices import resolve_device, resolve_dtype
+from gace.potential.devices import matmul_precision, resolve_device, resolve_dtype
 from gace.structures.graph import Graph
 from gace.structures.neighbours import Neighbourhood, collate, neighbourhood
 
@@ -89,7 +89,11 @@ class Potential:
         level_of_theory: what the labels were computed with, or None.
         uncertainty: calibration of the committee and the novelty grade, or None.
         metadata: whatever the maker recorded (JSON-able), ``dataset_hash`` for one.
+        matmul: precision of matrix products in float32 on a GPU, ``ieee`` or ``tf32``
+            (:func:`gace.potential.devices.matmul_precision`).
     """
+
+    matmul = "ieee"
 
     def __init__(
         self,
@@ -199,10 +203,11 @@ class Potential:
             uncertainty: also compute committee spread and γ where available.
         """
         graph = graph.to(self.device, self.dtype)
-        if self._evaluators is not None:
-            outputs = [evaluate(graph) for evaluate in self._evaluators]
-        else:
-            outputs = [evaluate_eagerly(member, graph) for member in self.members]
+        with matmul_precision(self.matmul, self.device):
+            if self._evaluators is not None:
+                outputs = [evaluate(graph) for evaluate in self._evaluators]
+            else:
+                outputs = [evaluate_eagerly(member, graph) for member in self.members]
         atomic = np.stack([_numpy(one.atomic_energy) for one in outputs])  # (M, N)
         forces = np.stack([_numpy(one.forces) for one in outputs])  # (M, N, 3)
         virial = np.mean([_numpy(one.virial) for one in outputs], axis=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ def radial_tables(model: GraphACE, tolerance: float | None = None) -> list[Radia
         tolerance: largest error as in :class:`RadialTable`; default by the model's precision
             (:data:`TOLERANCE`). None is returned too where it cannot be met.
     """
-    dtype = next(model.parameters()).dtype
+    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     tolerance = TOLERANCE.get(dtype, 1e-6) if tolerance is None else tolerance
     exact = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).requires_grad_(False)
     tables: list[RadialTable] = []
@@ -74,7 +74,7 @@ def radial_tables(model: GraphACE, tolerance: float | None = None) -> list[Radia
         if table is None:
             return None
         left -= table.values.numel() * table.values.element_size()
-        tables.append(table)
+        tables.append(replace(table, values=table.values.to(device), range=table.range.to(device)))
     return tables
 
 

@@ -170,15 +170,18 @@ class _Functional:
         return functional_call(self.model, self.state, (graph,))  # type: ignore[no-any-return]
 
 
-def pad(batch: Batch, cutoff: float, largest: Largest) -> Batch:
+def pad(batch: Batch, cutoff: float, largest: Largest, *, whole: bool = False) -> Batch:
     """The batch with atoms, neighbour slots and structures added, up to a coarse grid of shapes.
+
+    ``whole``: up to the largest shape itself.
 
     Added atoms belong to an added structure, have no neighbours within ``cutoff`` (Å) and no
     labels, so that neither loss nor gradients change.
     """
     graph, n_atoms, energy, forces, virial, weight = batch
     N, J = graph.neighbour.shape
-    more, slots = _bucket(N, largest.atoms) - N, _bucket(J, largest.slots) - J
+    more = (largest.atoms if whole else _bucket(N, largest.atoms)) - N
+    slots = (largest.slots if whole else _bucket(J, largest.slots)) - J
     added = max(largest.structures - graph.n_structures, 0) + 1
     device, vector = graph.neighbour.device, graph.edge_vector
     index = torch.arange(N + more, device=device)[:, None]

@@ -200,6 +200,11 @@ class TrainingConfig(Closed):
         description="compile the step (a minute; then two to four times as fast; needs a C++ compiler); "
         "default: on a CPU, where at least 10000 steps are planned",
     )
+    processes: int = Field(
+        default=1,
+        gt=0,
+        description="processes that share each batch, on this machine; with device cuda one GPU each",
+    )
     checkpoint_seconds: float = Field(default=10.0, ge=0, description="time between checkpoints")
 
     @field_validator("stages")

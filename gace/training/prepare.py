@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # what may change between the beginning of a run and its resumption
 _FREE_KEYS = {
     "data": ("train", "validation", "isolated_atoms", "replay", "on_disk"),
-    "training": ("checkpoint_seconds",),
+    "training": ("checkpoint_seconds", "processes"),
 }
 
 

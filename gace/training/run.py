@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -33,10 +33,20 @@ from gace.training.outcome import FORMAT_VERSION, Outcome, TrainResult, write_re
 from gace.training.prepare import Data, check_writable, pack, read_data
 from gace.training.pretraining.run import pretrained
 from gace.training.progress import ProgressBar
+from gace.training.team import assembled, follows
 from gace.training.trainer import Trainer
 
+if TYPE_CHECKING:
+    from gace.training.together import Meeting
 
-def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress: bool = True) -> TrainResult:
+
+def train(
+    config: TrainConfig | Mapping[str, Any],
+    out: str | Path,
+    *,
+    progress: bool = True,
+    meeting: tuple[Meeting, int] | None = None,
+) -> TrainResult:
     """Train a potential, or go on with a run that was interrupted.
 
     A finished run is not repeated: its result is returned. Interrupted by SIGINT or SIGTERM, the run
@@ -48,6 +58,8 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
         out: folder of the run; gets ``potential/``, ``metrics.jsonl``, ``learning_curve.svg``,
             ``config.yaml``, ``summary.json``.
         progress: show a progress bar on standard error (a line now and then if that is no terminal).
+        meeting: where this member of a committee computes its steps together with the others
+            (:func:`gace.training.together.train_together`).
 
     Raises:
         InputError: anything wrong with configuration, data or folder, before anything is computed.
@@ -60,7 +72,7 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
     config = config.relative_to(Path.cwd())
     device = resolve_device(config.device)
     notes: dict[str, Any] = {}
-    if config.pretraining is not None:
+    if config.pretraining is not None and not follows():
         check_writable(out)
         config, notes = pretrained(config, out, progress=progress)
     config = config.with_learning_rate()
@@ -74,8 +86,14 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
     if is_linear(config):
         with _reproducible(config.threads):
             return _fit_linear(config, data, cutoff, fingerprint, out, progress)
-    with _reproducible(config.threads), _signals() as interrupted:
-        packed, validation = pack(data, config, cutoff, device, out)
+    with (
+        _reproducible(config.threads),
+        _signals() as interrupted,
+        assembled(config, out, device) as team,
+        team.folder(out) as own,
+    ):
+        device = team.device
+        packed, validation = pack(data, config, cutoff, device, own)
         checkpoint = saved.load_checkpoint(saved.checkpoint_path(out), device)
         if checkpoint is not None:
             _same_run(checkpoint[1]["fingerprint"], fingerprint, out)
@@ -89,14 +107,18 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
             fingerprint=fingerprint,
             started=started,
             n_new=data.n_new,
+            team=team,
         )
+        if meeting is not None:
+            trainer.compiled = meeting[0].step(meeting[1], model, trainer.penalty)
         if checkpoint is not None:
             trainer.restore(*checkpoint)
-        _write_config(config, data, model, out)
-        metrics = MetricsFile(out / "metrics.jsonl", trainer.epochs_done)
+        team.wait()
+        _write_config(config, data, model, own)
+        metrics = MetricsFile(own / "metrics.jsonl", trainer.epochs_done)
         with (
             contextlib.closing(metrics),
-            ProgressBar(trainer.total_epochs, trainer.epochs_done, progress) as bar,
+            ProgressBar(trainer.total_epochs, trainer.epochs_done, progress and team.leads) as bar,
         ):
             for warning in data.warnings:
                 bar.warn(warning)
@@ -105,9 +127,13 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, *, progress:
             raise KeyboardInterrupt(
                 f"interrupted after {trainer.step} steps; the same command goes on from here"
             )
-        figure = svg(lines_of(read_metrics(out / "metrics.jsonl")), "epoch", "learning curve")
-        write_atomic(out / "learning_curve.svg", figure)
-        return _finish(trainer, data, packed, validation, ending, out, notes)
+        result = None
+        if team.leads:
+            figure = svg(lines_of(read_metrics(out / "metrics.jsonl")), "epoch", "learning curve")
+            write_atomic(out / "learning_curve.svg", figure)
+            result = _finish(trainer, data, packed, validation, ending, out, notes)
+        team.wait()
+        return result or _finished(out, fingerprint)  # type: ignore[return-value]
 
 
 def _fit_linear(

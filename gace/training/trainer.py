@@ -26,6 +26,7 @@ from gace.training.optimizer import make_optimizer
 from gace.training.progress import ProgressBar
 from gace.training.sampler import Sampler
 from gace.training.schedule import Plateau, averaging_decay, learning_rate, stage_weights
+from gace.training.team import ALONE, Team
 from gace.training.validation import validate
 
 Ending = Literal["completed", "early_stopping", "max_minutes", "interrupted"]
@@ -48,6 +49,7 @@ class Trainer:
         started: ``time.monotonic()`` at the beginning of this process's share of the run.
         n_new: number of structures, at the front of ``train``, that every epoch visits; the others are
             replayed. Default: all.
+        team: the processes that share the batches.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Trainer:
         fingerprint: dict[str, Any],
         started: float,
         n_new: int | None = None,
+        team: Team = ALONE,
     ) -> None:
+        self.team = team
         self.config, self.settings = config, config.training
         self.model, self.train, self.validation = model, train, validation
         self.path, self.fingerprint = saved.checkpoint_path(out), fingerprint
@@ -82,7 +86,9 @@ class Trainer:
             self.total_epochs = max(1, round(self.settings.max_steps / self.steps_per_epoch))
         self.validate_every = self.settings.validate_every or self._validation_interval()
         self.score_weights = stage_weights(self.settings, 1.0, self.has_stress)
-        self.compiled = compiled_step(config, model, train, self.sampler, self.penalty)
+        self.compiled: Callable[[Batch, Weights], tuple[Tensor, list[Tensor]]] | None = compiled_step(
+            config, model, train, self.sampler, self.penalty
+        )
         self.step, self.rate, self.plateau = 0, 0.0, Plateau()
         self.best: dict[str, Tensor] = {}
         self._records: list[Tensor] = []
@@ -91,6 +97,7 @@ class Trainer:
         self._last_finite: dict[str, Tensor] = {}
         self._started, self._cpu_started = started, time.process_time()
         self._seconds_before, self._core_seconds_before = 0.0, 0.0
+        self._agreed: float | None = None
 
     # ------------------------------------------------------------------ where we are
 
@@ -101,7 +108,9 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """Wall time of the run, interruptions left out."""
+        """Wall time of the run, interruptions left out; in a team the leader's at the last step."""
+        if self._agreed is not None:
+            return self._agreed
         return self._seconds_before + time.monotonic() - self._started
 
     @property
@@ -136,8 +145,9 @@ class Trainer:
         Raises:
             TrainingDivergedError: a loss or gradient is not finite.
         """
-        last_checkpoint = time.monotonic()
         self._remember()
+        self._asked_to_stop(interrupted)
+        last_checkpoint = self.seconds
         ending: Ending | None = None
         while ending is None:
             if self.epochs_done >= self.total_epochs:
@@ -153,15 +163,25 @@ class Trainer:
                 self._one_step()
                 if self.step % self.steps_per_epoch == 0:
                     self._end_epoch(metrics, bar)
-                if interrupted():
+                if self._asked_to_stop(interrupted):
                     ending = "interrupted"
-                elif time.monotonic() - last_checkpoint < self.settings.checkpoint_seconds:
+                elif self.seconds - last_checkpoint < self.settings.checkpoint_seconds:
                     continue
             self._check(self.epochs_done)
             metrics.flush()
-            self.save()
-            last_checkpoint = time.monotonic()
+            if self.team.leads:
+                self.save()
+            last_checkpoint = self.seconds
+        self._core_seconds_before += self.team.total(self.core_seconds) - self.core_seconds
         return ending
+
+    def _asked_to_stop(self, interrupted: Callable[[], bool]) -> bool:
+        """Whether a signal has come; a team follows its leader in this and in what the clock says."""
+        if self.team.size == 1:
+            return interrupted()
+        self._agreed = None
+        stop, self._agreed = self.team.agree(interrupted(), self.seconds)
+        return bool(stop)
 
     def _one_step(self) -> None:
         """One optimiser step on the next batch."""
@@ -172,8 +192,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["size"]
         self.rate = rate
-        batch = self.train.batch(self._batches(epoch)[index])
-        terms = self._differentiate(batch, self._present(weights))
+        indices = self._batches(epoch)[index]
+        batch = self.train.batch(self.team.share(indices))
+        weights = self._present(weights)
+        own = self.team.weigh(weights, batch, indices)
+        terms = self.team.add(weights, own, self._differentiate(batch, own), self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
         self.optimizer.step()
         self.step += 1
@@ -254,7 +277,8 @@ class Trainer:
                 self._finish_line(metrics, bar, line, note)
                 return
             found = validate(self.averaged, self.validation, self.score_weights)
-            line["validation"], score = found, found["score"]
+            (score,) = self.team.agree(found["score"])
+            line["validation"] = found
             if not math.isfinite(score):
                 raise TrainingDivergedError(
                     f"training diverged: the validation error after epoch {epoch} is not finite; "

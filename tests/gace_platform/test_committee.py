@@ -68,6 +68,21 @@ def test_the_number_of_workers_changes_no_bit(
     assert tensors(tmp_path / "out" / "potential") == tensors(copper_committee)
 
 
+def test_one_job_for_all_members(tmp_path, copper_committee, copper_committee_config):
+    config = changed(copper_committee_config, committee={"together": True}, scratch=tmp_path / "scratch")
+    summary = train_committee(config, tmp_path / "out")
+    assert [entry["status"] for entry in summary["members"]] == ["trained"] * 3
+    assert summary["core_seconds"] > 0
+    assert len(list((tmp_path / "scratch").glob("together-*/train.log"))) == 1
+    frames = read_structures(copper_committee_config.data.train)
+    both = [
+        gace.load(bundle).predict(frames) for bundle in (tmp_path / "out" / "potential", copper_committee)
+    ]
+    for one, other in zip(*both, strict=True):
+        # trained in single precision: its rounding, grown over 8 epochs
+        assert np.allclose(one.forces, other.forces, atol=2e-3 * np.abs(other.forces).max())
+
+
 def test_a_second_call_trains_nothing_and_gives_the_same(tmp_path, copper_committee, copper_committee_config):
     config = changed(copper_committee_config, scratch=copper_committee.parent / "scratch")
     summary = train_committee(config, tmp_path / "out")

@@ -128,6 +128,11 @@ def check_gpu() -> Check:
         return Check("machine", "gpu", "warning", f"unknown: torch does not import ({error})")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if names:
+        from gace.potential.kernels.triton.launch import installed
+
+        if not installed():
+            remedy = "pip install triton, in the version that torch wants"
+            return Check("machine", "gpu", "warning", ", ".join(names), "Triton for the kernels", remedy)
         return Check("machine", "gpu", "ok", ", ".join(names))
     if shutil.which("nvidia-smi"):
         remedy = "install a CUDA build of torch, or look at the driver"

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from gace.engines.calculator import PotentialCalculator
 from gace.errors import InputError, nearest
 from gace.potential.potential import GraphPrediction, Potential
-from gace.structures.neighbours import collate
 
 FIX = "gace"
 """Identifier of the fix unless another is named."""
@@ -120,8 +119,7 @@ class Coupling:
     def _evaluate(self, atoms: Atoms) -> GraphPrediction:
         """Neighbours by our own search, which sees every image; then the potential."""
         calculator, potential = self._calculator, self.potential
-        one = calculator.neighbours.neighbourhood(atoms)
-        graph = collate([one], potential.cutoff, potential.dtype, potential.device)
+        graph = calculator.graph(atoms)
         return potential.evaluate_graph(graph, calculator.uncertainty)
 
     def _atoms(self, order: NDArray[np.int64], positions: NDArray[np.float64]) -> Atoms:

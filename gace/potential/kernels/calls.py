@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+import importlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gace.potential.kernels.build import library
+from gace.potential.kernels.triton.launch import runs_on
 
 _NAMES = {torch.float32: "float", torch.float64: "double"}
 
@@ -22,8 +26,21 @@ _wanted = ContextVar("kernels", default=True)
 
 
 def available(x: Tensor) -> bool:
-    """Whether the kernels run on ``x``: on the processor, in single or double precision."""
-    return x.device.type == "cpu" and x.dtype in _NAMES and _wanted.get() and library() is not None
+    """Whether there are kernels for ``x``: in single or double precision, on a processor or a GPU."""
+    if x.dtype not in _NAMES or not _wanted.get():
+        return False
+    return runs_on(x) or (x.device.type == "cpu" and library() is not None)
+
+
+def fused(name: str, x: Tensor) -> ModuleType | None:
+    """The Triton kernels called ``name`` where they are those for ``x``; None: the C++ kernels are."""
+    return importlib.import_module(f"gace.potential.kernels.triton.{name}") if runs_on(x) else None
+
+
+def implement(name: str, function: Callable[..., Any]) -> None:
+    """Make ``function`` the operator ``name`` on processors and GPUs."""
+    for device in ("CPU", "CUDA"):
+        operators.impl(name, function, device)
 
 
 @contextmanager
@@ -50,6 +67,17 @@ def _c(argument: Tensor | Sequence[int] | None) -> object:
     return (ctypes.c_int64 * len(argument))(*argument)
 
 
+def folded(x: Tensor, dim: int | None, members: int) -> Tensor:
+    """Members side by side along the first axis ``(M, n, …) -> (M n, …)``; what they share is repeated.
+
+    The kernels treat every atom by itself, so a batch of evaluations (``torch.vmap``) is one of more atoms.
+    """
+    if x.numel() == 0:  # stands for nothing
+        return x.reshape(0)
+    x = x.expand(members, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.flatten(0, 1)
+
+
 def no_third_derivative(ctx: object, *gradients: Tensor | None) -> None:
     """Backward formula of operators that are second derivatives themselves."""
-    raise NotImplementedError("third derivatives of the potential are not implemented on the processor")
+    raise NotImplementedError("third derivatives of the potential are not implemented in the kernels")

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gace.potential.kernels.calls import call, no_third_derivative, operators
+from gace.potential.kernels.calls import call, folded, fused, implement, no_third_derivative, operators
+from gace.potential.kernels.terms import by_index, by_role
 
 _TABLES = "Tensor species, Tensor index, Tensor value, int[] size"
 _IN = f"Tensor x, Tensor y, Tensor w, {_TABLES}"
@@ -45,18 +46,23 @@ class WeightedCoupling(nn.Module):
         super().__init__()
         where = np.stack(np.nonzero(np.abs(coefficients) > 1e-12))  # (3, terms): row, i, j
         value = coefficients[tuple(where)]
-        both = where
+        both, value_both = where, value
         if equal:  # the derivative by either factor, in one go
-            both, value = np.concatenate([where, where[[0, 2, 1]]], axis=1), np.tile(value, 2)
+            both, value_both = np.concatenate([where, where[[0, 2, 1]]], axis=1), np.tile(value, 2)
         sizes, self.equal = coefficients.shape, equal
-        index, values, counts = [np.stack([path, target], axis=1).ravel()], [], []
-        for role, terms in enumerate((where, both, both[:, :0] if equal else where)):
-            order = np.lexsort((*np.delete(terms, role, 0)[::-1], terms[role]))
-            index.append(np.searchsorted(terms[role][order], np.arange(sizes[role] + 1)))
-            index.append(np.delete(terms, role, 0)[:, order].T.ravel())
-            values.append(value[: terms.shape[1]][order])
+        index, counts = [np.stack([path, target], axis=1).ravel()], []
+        values: list[np.ndarray] = []
+        for role, (terms, given) in enumerate(((where, value), (both, value_both), (where, value))):
+            kept = slice(0, 0) if equal and role == 2 else slice(None)
+            found = by_index(np.delete(terms, role, 0)[:, kept], given[kept], terms[role, kept], sizes[role])
+            index, values = index + found[0], values + found[1]
             counts.append(terms.shape[1])
         self.size = [sizes[0], max(path, default=-1) + 1, *sizes[1:], targets, *counts[:2]]
+        owners = np.asarray(path, dtype=np.int64), np.asarray(target, dtype=np.int64)
+        of_gpu = by_role(
+            (where, value), (both, value_both), owners, (targets, self.size[1], *sizes[1:]), equal
+        )
+        index, values = index + of_gpu[0], values + of_gpu[1]
         self.register_buffer(
             "index", torch.from_numpy(np.concatenate(index).astype(np.int32)), persistent=False
         )
@@ -76,6 +82,8 @@ def _sizes(size: list[int], w: Tensor, species: Tensor) -> list[int]:
 def _forward(*arguments: Any) -> Tensor:
     x, y, w, species, index, value = (one.contiguous() for one in arguments[:-2])
     size = arguments[-2]
+    if gpu := fused("coupling", x):
+        return gpu.forward(x, y, w, species, index, value, *arguments[-2:])
     out = x.new_empty(x.shape[0], size[4], x.shape[2])
     call("coupling_forward", x.dtype, index, value, _sizes(size, w, species), species, x, y, w, out)
     return out
@@ -84,6 +92,8 @@ def _forward(*arguments: Any) -> Tensor:
 def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     g, x, y, w, species, index, value = (one.contiguous() for one in arguments[:-3])
     size, equal, of_w = arguments[-3:]
+    if gpu := fused("coupling", x):
+        return gpu.backward(g, x, y, w, species, index, value, size, equal, of_w)
     of_x, of_y, slope = slopes = _slopes(x, y, w, equal, of_w)
     call(
         "coupling_backward", x.dtype, index, value, _sizes(size, w, species), species,
@@ -96,6 +106,8 @@ def _twice(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g, x, y, w, species, index, value = (one.contiguous() for one in arguments[:-4])
     size, equal = arguments[-4], arguments[-1]
     a, b = (one.contiguous() for one in arguments[-3:-1])
+    if gpu := fused("coupling", x):
+        return gpu.twice(g, x, y, w, species, index, value, size, a, b, equal)
     of_g, (of_x, of_y, slope) = _like(g), _slopes(x, y, w, equal, True)
     call(
         "coupling_twice", x.dtype, index, value, _sizes(size, w, species), species,
@@ -161,9 +173,30 @@ def _of_backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor | No
     return (of_g, of_x, None if equal else of_y, slope, *[None] * 6)
 
 
-operators.impl("coupling", _forward, "CPU")
-operators.impl("coupling_backward", _backward, "CPU")
-operators.impl("coupling_twice", _twice, "CPU")
+def _over_members(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
+    """The products for several potentials at once: members have weights of their own, as elements have."""
+    members, (x, y, w, species, index, value, size, equal) = info.batch_size, arguments
+    weights = w.expand(members, *w.shape) if dims[2] is None else w.movedim(dims[2], 0)
+    own = folded(species, dims[3], members)
+    own = own + (torch.arange(members, device=own.device) * weights.shape[2]).repeat_interleave(
+        len(own) // members
+    )
+    found = torch.ops.gace.coupling(
+        folded(x, dims[0], members),
+        folded(y, dims[1], members),
+        weights.transpose(0, 1).flatten(1, 2),
+        own,
+        index,
+        value,
+        size,
+        equal,
+    )
+    return found.unflatten(0, (members, -1)), 0
+
+
+implement("coupling", _forward)
+implement("coupling_backward", _backward)
+implement("coupling_twice", _twice)
 _register = dict(lib=operators)
 torch.library.register_fake(
     "gace::coupling", lambda x, *rest: x.new_empty(x.shape[0], rest[-2][4], x.shape[2]), **_register
@@ -175,3 +208,4 @@ torch.library.register_autograd(
     "gace::coupling_backward", _of_backward, setup_context=_keep_backward, **_register
 )
 torch.library.register_autograd("gace::coupling_twice", no_third_derivative, setup_context=_keep, **_register)
+torch.library.register_vmap("gace::coupling", _over_members, **_register)

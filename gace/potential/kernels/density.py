@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gace.potential.kernels.calls import call, no_third_derivative, operators
+from gace.potential.kernels.calls import call, folded, fused, implement, no_third_derivative, operators
 
 _IN = "Tensor harmonics, Tensor radial, Tensor messages, Tensor index"
 operators.define(f"density({_IN}) -> Tensor")
@@ -58,6 +58,8 @@ def _shape(harmonics: Tensor, radial: Tensor, messages: Tensor) -> tuple[int, in
 
 def _forward(*arguments: Tensor) -> Tensor:
     Y, R, I, index = (one.contiguous() for one in arguments)
+    if gpu := fused("density", R):
+        return gpu.forward(Y, R, I, index)
     out = R.new_empty(_shape(Y, R, I))
     call("density_forward", R.dtype, _size(R, I), _given(index), Y, R, _given(I), out)
     return out
@@ -65,6 +67,8 @@ def _forward(*arguments: Tensor) -> Tensor:
 
 def _backward(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     g, Y, R, I, index = (one.contiguous() for one in arguments)
+    if gpu := fused("density", R):
+        return gpu.backward(g, Y, R, I, index)
     slopes = torch.empty_like(Y), torch.empty_like(R), torch.empty_like(I)
     call("density_backward", R.dtype, _size(R, I), _given(index), g, Y, R, _given(I), *slopes)
     return slopes
@@ -72,6 +76,8 @@ def _backward(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _twice(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g, Y, R, I, index, a, b, c = (one.contiguous() for one in arguments)
+    if gpu := fused("density", R):
+        return gpu.twice(g, Y, R, I, index, a, b, c)
     slopes = torch.empty_like(g), torch.empty_like(Y), torch.empty_like(R), torch.empty_like(I)
     size = _size(R, I)
     call(
@@ -96,9 +102,18 @@ def _of_backward(ctx: Any, *owed: Tensor) -> tuple[Tensor | None, ...]:
     return (*torch.ops.gace.density_twice(*ctx.saved_tensors, *owed), None)
 
 
-operators.impl("density", _forward, "CPU")
-operators.impl("density_backward", _backward, "CPU")
-operators.impl("density_twice", _twice, "CPU")
+def _over_members(info: Any, dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Tensor, int]:
+    """The sum for several potentials at once."""
+    Y, R, I, index = (folded(one, dim, info.batch_size) for one, dim in zip(arguments, dims, strict=True))
+    if index.numel():
+        first = torch.arange(info.batch_size, device=index.device) * (len(I) // info.batch_size)
+        index = index + first.repeat_interleave(len(index) // info.batch_size)[:, None]
+    return torch.ops.gace.density(Y, R, I, index).unflatten(0, (info.batch_size, -1)), 0
+
+
+implement("density", _forward)
+implement("density_backward", _backward)
+implement("density_twice", _twice)
 _register = dict(lib=operators)
 torch.library.register_fake(
     "gace::density", lambda Y, R, I, index: R.new_empty(_shape(Y, R, I)), **_register
@@ -112,3 +127,4 @@ torch.library.register_fake(
 torch.library.register_autograd("gace::density", _of_forward, setup_context=_keep, **_register)
 torch.library.register_autograd("gace::density_backward", _of_backward, setup_context=_keep, **_register)
 torch.library.register_autograd("gace::density_twice", no_third_derivative, setup_context=_keep, **_register)
+torch.library.register_vmap("gace::density", _over_members, **_register)

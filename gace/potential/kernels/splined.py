@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gace.potential.kernels.calls import call, operators
+from gace.potential.kernels.calls import call, fused, implement, operators
 
 if TYPE_CHECKING:
     from gace.potential.tables import RadialTable
@@ -73,6 +73,8 @@ def _arguments(*arguments: Any) -> tuple[list[int], list[Tensor], int]:
 
 def _forward(*arguments: Any) -> Tensor:
     size, (Y, r, I, index, centre, neighbour, table, limits), C = _arguments(*arguments)
+    if gpu := fused("splined", r):
+        return gpu.forward(Y, r, I, index, centre, neighbour, table, limits, *arguments[-2:])
     out = r.new_empty(len(r), Y.shape[2] * C, size[4])
     call(
         "splined_forward", r.dtype, size, table, limits, centre, neighbour, _given(index), Y, r, _given(I),
@@ -83,6 +85,8 @@ def _forward(*arguments: Any) -> Tensor:
 
 def _backward(g: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     size, (Y, r, I, index, centre, neighbour, table, limits), _ = _arguments(*arguments)
+    if gpu := fused("splined", r):
+        return gpu.backward(g.contiguous(), Y, r, I, index, centre, neighbour, table, limits, *arguments[-2:])
     slopes = torch.empty_like(Y), torch.empty_like(r), torch.empty_like(I)
     call(
         "splined_backward", r.dtype, size, table, limits, centre, neighbour, _given(index), g.contiguous(), Y,
@@ -105,8 +109,8 @@ def _no_second_derivative(ctx: object, *gradients: Tensor | None) -> None:
     raise NotImplementedError("tabulated radial functions are for evaluation: train without tables")
 
 
-operators.impl("splined", _forward, "CPU")
-operators.impl("splined_backward", _backward, "CPU")
+implement("splined", _forward)
+implement("splined_backward", _backward)
 _register = dict(lib=operators)
 torch.library.register_autograd("gace::splined", _of_forward, setup_context=_keep, **_register)
 torch.library.register_autograd(

@@ -22,6 +22,9 @@ class CommitteeSection(Closed):
     1 trains every member on everything."""
     min_members: PositiveInt | None = None
     """Members that must succeed; default: all but one, and at least one."""
+    together: bool = False
+    """Train all members as one job, every step of all of them in one evaluation: for one GPU, where small
+    batches wait for launches. Parameters are those of separate trainings to rounding only."""
 
     @model_validator(mode="after")
     def _enough(self) -> Self:

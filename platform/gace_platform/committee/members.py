@@ -82,6 +82,13 @@ class Member(NamedTuple):
             return "", ""
 
 
+def joint_job(members: Sequence[Member], name: str, gpu: bool) -> Job:
+    """The trainings of all members as one job, a folder of its own beside theirs."""
+    folder = members[0].folder.parent / f"together-{_hash([one.folder.name for one in members])[:24]}"
+    command = [sys.executable, "-m", "gace.training.together", *(str(one.folder) for one in members)]
+    return Job(f"{name} members", command, str(folder), str(folder / "train.log"), gpu=gpu)
+
+
 def plan_members(config: CommitteeConfig, data: Data, bags: Bags, scratch: Path) -> list[Member]:
     """All members, fully decided; nothing is written."""
     base = json.loads(config.model_dump_json(exclude={"committee", "cluster", "scratch", "name"}))

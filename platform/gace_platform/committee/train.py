@@ -18,7 +18,7 @@ from gace.training.prepare import Data, check_writable, read_data
 from gace_platform.cluster.jobs import Job, Outcome, run_jobs
 from gace_platform.committee.bags import Bags, draw_bags
 from gace_platform.committee.config import CommitteeConfig
-from gace_platform.committee.members import Member, last_metrics, plan_members
+from gace_platform.committee.members import Member, joint_job, last_metrics, plan_members
 
 TELL_SECONDS = 30.0
 
@@ -86,10 +86,15 @@ def _run(
 ) -> dict[int, Outcome]:
     """Train the members that are not trained yet; how each job ended, by member."""
     waiting = [member for member in members if not member.done]
-    jobs = []
+    gpu = config.device.startswith("cuda")
     for member in waiting:
         member.lay_out()
-        jobs.append(member.job(config.name, gpu=config.device.startswith("cuda")))
+    together = config.committee.together and len(waiting) > 1
+    jobs = (
+        [joint_job(waiting, config.name, gpu)]
+        if together
+        else [member.job(config.name, gpu) for member in waiting]
+    )
     told = time.monotonic()
 
     def end(job: Job, outcome: Outcome) -> None:
@@ -103,6 +108,13 @@ def _run(
                 progress(line)
 
     outcomes = run_jobs(config.cluster, jobs, end, poll)
+    if together:  # each has its share of the work, and its own ending
+        (whole,) = outcomes.values()
+        share = whole._replace(core_seconds=whole.core_seconds / len(waiting))
+        return {
+            member.number: share._replace(status="completed", exit_code=0) if member.done else share
+            for member in waiting
+        }
     return {member.number: outcomes[job.name] for member, job in zip(waiting, jobs, strict=True)}
 
 

@@ -1,0 +1,1 @@
+"""The kernels for GPUs, in Triton; without one they run in Triton's interpreter (tests)."""

@@ -1,0 +1,115 @@
+"""Small systems on a GPU: a whole evaluation recorded once as a CUDA graph and replayed.
+
+Below some thousand atoms a GPU waits for several hundred kernels to be launched one by one. An evaluation
+whose shapes have been seen is recorded with its inputs and outputs at fixed places; later ones copy
+their inputs there and launch everything at once. The numbers are those of the evaluation that was recorded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gace.potential.derivatives import Prediction
+from gace.structures.graph import Graph
+
+MAX_BONDS = 200_000
+"""Bonds, padding included, up to which evaluations are recorded: beyond, launches cost little."""
+
+MAX_RECORDINGS = 16
+"""Shapes that are recorded at most; each keeps the memory of an evaluation."""
+
+SEEN = 3
+"""A shape is recorded when it comes for this time: what comes once or twice is not worth it."""
+
+Evaluate = Callable[[Graph], Prediction]
+
+
+class Recorder(Protocol):
+    """Runs a function once and gives a function that runs the same again on the same memory."""
+
+    def __call__(
+        self, function: Callable[[], Sequence[Tensor]]
+    ) -> tuple[Callable[[], None], Sequence[Tensor]]:
+        """The function that runs it again, and where the results lie."""
+        ...
+
+
+def cuda_graph(function: Callable[[], Sequence[Tensor]]) -> tuple[Callable[[], None], Sequence[Tensor]]:
+    """The recorder of GPUs."""
+    # libraries choose their algorithms and take their memory at the first calls, apart from the recording
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(2):
+            function()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = function()
+    return graph.replay, results
+
+
+class Recorded:
+    """An evaluation of graphs, by recordings of the shapes that come again and again.
+
+    Args:
+        evaluate: what is recorded; nothing in it may depend on values that the processor looks at.
+        record: the recorder.
+
+    Attributes:
+        recordings: by shape.
+        replays: how many evaluations were replayed.
+    """
+
+    def __init__(self, evaluate: Evaluate, record: Recorder = cuda_graph) -> None:
+        self.evaluate, self.record = evaluate, record
+        self.recordings: dict[tuple[int, ...], _Recording] = {}
+        self.replays = 0
+        self._seen: dict[tuple[int, ...], int] = {}
+        self._failed = False
+
+    def __call__(self, graph: Graph) -> Prediction:
+        """As ``evaluate`` says."""
+        shape = (*graph.neighbour.shape, graph.n_structures)
+        found = self.recordings.get(shape)
+        if found is None and self._wanted(shape):
+            found = self._make(shape, graph)
+        if found is None:
+            return self.evaluate(graph)
+        self.replays += 1
+        return found(graph)
+
+    def _wanted(self, shape: tuple[int, ...]) -> bool:
+        if self._failed or shape[0] * shape[1] > MAX_BONDS or len(self.recordings) >= MAX_RECORDINGS:
+            return False
+        self._seen[shape] = self._seen.get(shape, 0) + 1
+        return self._seen[shape] >= SEEN
+
+    def _make(self, shape: tuple[int, ...], graph: Graph) -> _Recording | None:
+        """A recording; a failure leaves the plain evaluation in place."""
+        try:
+            self.recordings[shape] = _Recording(self.evaluate, graph, self.record)
+        except RuntimeError as error:  # an operation that cannot be recorded, or no memory
+            self._failed = True
+            warnings.warn(f"no evaluation could be recorded, going on without: {error}", stacklevel=3)
+        return self.recordings.get(shape)
+
+
+class _Recording:
+    """One evaluation on inputs at fixed places."""
+
+    def __init__(self, evaluate: Evaluate, example: Graph, record: Recorder) -> None:
+        self.inputs = Graph(*(one.detach().clone() for one in example))
+        self.replay, self.outputs = record(lambda: tuple(evaluate(self.inputs)))
+
+    def __call__(self, graph: Graph) -> Prediction:
+        for place, value in zip(self.inputs, graph, strict=True):
+            place.copy_(value)
+        self.replay()
+        # the next replay writes to the same places
+        return Prediction(*(one.clone() for one in self.outputs))

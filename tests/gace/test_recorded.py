@@ -1,0 +1,129 @@
+"""Recorded evaluations: what is replayed, and that nothing in an evaluation forbids it.
+
+Recording itself needs a GPU; a stand-in that runs the function again on the same memory shows the rest.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gace.potential import recorded
+from gace.potential.compiled import evaluate_eagerly, evaluators, pad_slots
+from gace.potential.recorded import Recorded
+from gace.potential.tables import radial_tables
+from gace.structures.neighbours import build_graph
+
+
+def again(function):
+    """A recorder without a GPU: results are written to where the first ones lie."""
+    results = function()
+
+    def replay():
+        for place, value in zip(results, function(), strict=True):
+            place.copy_(value)
+
+    return replay, results
+
+
+def walk(atoms, steps, elements, cutoff, dtype=torch.float64):
+    """Graphs of one shape along a random walk."""
+    for seed in range(steps):
+        atoms.rattle(0.02, seed=seed)
+        yield build_graph([atoms], elements, cutoff, dtype)
+
+
+def test_replayed_is_evaluated(make_model, ethanol):
+    """Numbers of each step, and results that the next step leaves alone."""
+    model, atoms = make_model(), ethanol.copy()
+    run = Recorded(lambda graph: evaluate_eagerly(model, graph), again)
+    kept = []
+    for graph in walk(atoms, 6, model.elements, model.cutoff):
+        graph = pad_slots(graph, model.cutoff)
+        kept.append((run(graph), evaluate_eagerly(model, graph)))
+    assert run.replays == 6 - (recorded.SEEN - 1)
+    assert len(run.recordings) == 1
+    for found, expected in kept:
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+    assert not torch.equal(kept[-1][0].forces, kept[-2][0].forces)
+
+
+def test_shapes_apart(make_model, ethanol, silicon, monkeypatch):
+    """Each shape has its own recording; there is an end to their number and size."""
+    model = make_model()
+    run = Recorded(lambda graph: evaluate_eagerly(model, graph), again)
+    monkeypatch.setattr(recorded, "MAX_RECORDINGS", 1)
+    graphs = [build_graph([ethanol[:n]], model.elements, model.cutoff) for n in (5, 9)]
+    for _ in range(4):
+        for graph in graphs:
+            assert torch.equal(run(graph).energy, evaluate_eagerly(model, graph).energy)
+    assert len(run.recordings) == 1
+    monkeypatch.setattr(recorded, "MAX_BONDS", 3)
+    run = Recorded(lambda graph: evaluate_eagerly(model, graph), again)
+    for _ in range(4):
+        run(graphs[0])
+    assert not run.recordings
+
+
+def test_what_cannot_be_recorded(make_model, ethanol):
+    """One warning, and the plain evaluation."""
+    model = make_model()
+
+    def refuse(function):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    run = Recorded(lambda graph: evaluate_eagerly(model, graph), refuse)
+    graph = build_graph([ethanol], model.elements, model.cutoff)
+    run(graph), run(graph)
+    with pytest.warns(UserWarning, match="going on without: operation not permitted"):
+        found = run(graph)
+    assert torch.equal(found.forces, evaluate_eagerly(model, graph).forces)
+    run(graph)
+
+
+class Watch(TorchDispatchMode):
+    """Raises at an operation that makes the processor wait for a GPU, or hands it data."""
+
+    WAITING = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "lift_fresh",
+        "unique",
+        "equal",
+        "is_nonzero",
+    )
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        name = function.name().removeprefix("aten::").split(".")[0]
+        masked = name in ("index", "index_put", "index_put_") and any(
+            one is not None and one.dtype == torch.bool for one in arguments[1]
+        )
+        if name in self.WAITING or masked:
+            raise AssertionError(f"{name} cannot be recorded")
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("tabulated", [False, True])
+def test_nothing_waits(make_model, ethanol, tabulated):
+    """No operation of an evaluation looks at values, so that a GPU's can be recorded whole."""
+    model = make_model()
+    tables = radial_tables(model) if tabulated else None
+    graph = build_graph([ethanol], model.elements, model.cutoff)
+    with pytest.raises(AssertionError, match="cannot be recorded"), Watch():
+        graph.edge_vector.sum().item()
+    with Watch():
+        evaluate_eagerly(model, graph, tables)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu(make_model, ethanol):
+    """The real thing, by the path that calculators take."""
+    model, atoms = make_model(), ethanol.copy()
+    (evaluate,) = evaluators([model.cuda()], "tabulated")
+    for graph in walk(atoms, 8, model.elements, model.cutoff):
+        graph = graph.to("cuda")
+        assert torch.allclose(evaluate(graph).forces, evaluate_eagerly(model, graph).forces, atol=1e-8)
