@@ -27,7 +27,7 @@ class PySCFReference(Closed):
     auxiliary_basis: str | None = None
     """Fitting basis; None: the one PySCF pairs with ``basis``."""
     dispersion: Literal["d3bj", "d3zero", "d4"] | None = None
-    """Empirical dispersion added to energy and forces (needs the package pyscf-dispersion)."""
+    """Empirical dispersion added to energy and forces (extra ``dispersion``)."""
     grid_level: int = Field(default=2, ge=0, le=9)
     """Fineness of the integration grid, as PySCF counts."""
     grid_response: bool = False

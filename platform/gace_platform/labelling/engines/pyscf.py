@@ -45,7 +45,7 @@ class PySCFEngine:
     def settings(self) -> dict[str, Any]:
         """The level of theory and every numerical setting that moves a label."""
         reference = self.reference
-        return {
+        settings: dict[str, Any] = {
             "engine": "pyscf",
             "code_version": _version("pyscf"),
             "recipe": RECIPE,
@@ -58,6 +58,9 @@ class PySCFEngine:
             "grid_response": reference.grid_response,
             "conv_tol": reference.conv_tol,
         }
+        if reference.dispersion is not None or any(one in settings["functional"] for one in ("-d3", "-d4")):
+            settings["dispersion_version"] = _version("pyscf-dispersion", "dispersion")
+        return settings
 
     def charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
         """A structure's own charge and spin, else the reference's, else the lowest spin possible."""
@@ -155,9 +158,9 @@ class PySCFEngine:
         field = (dft.UKS if spin else dft.RKS)(molecule, xc=reference.functional)
         if reference.density_fit:
             field = field.density_fit(auxbasis=reference.auxiliary_basis)
+            field.with_df.build()
         if reference.dispersion is not None:
             field.disp = reference.dispersion
-            field.with_df.build()
         field._numint = blocked_integration()
         field.grids.level = reference.grid_level
         field.conv_tol = reference.conv_tol
@@ -196,7 +199,8 @@ class PySCFEngine:
             try:
                 import pyscf.dispersion  # noqa: F401
             except ImportError:
-                raise InputError("dispersion needs another package: pip install pyscf-dispersion") from None
+                raise missing("pyscf-dispersion", "dispersion") from None
+            _refuse_missing_parameters(name, self.reference.dispersion)
 
     def _check_basis(self, symbols: Sequence[str]) -> None:
         reference = self.reference
@@ -251,6 +255,26 @@ def _refuse_missing_functions(name: str, symbols: Sequence[str], role: str) -> N
         raise InputError(f"{role} '{name}' has no functions for {', '.join(lacking)}; choose another one")
 
 
+def _refuse_missing_parameters(functional: str, dispersion: str | None) -> None:
+    """Refuse a dispersion correction that nobody has fitted to this functional.
+
+    Args:
+        functional: name, which may itself ask for a correction (``b3lyp-d3bj``).
+        dispersion: the correction that is asked for besides.
+    """
+    from pyscf import gto
+
+    field = gto.M(atom="He", basis="sto-3g", verbose=0).RKS(xc=functional)
+    field.disp = dispersion
+    try:
+        field.get_dispersion()
+    except (RuntimeError, NotImplementedError, ValueError, KeyError):
+        asked = f"{dispersion} " if dispersion else ""
+        raise InputError(
+            f"no dispersion correction {asked}is known for the functional '{functional}'"
+        ) from None
+
+
 def _core_potential(reference: PySCFReference, atoms: Atoms) -> dict[str, Any]:
     """Effective core potentials that belong to the basis, for the elements that have one."""
     from pyscf import gto
@@ -277,11 +301,11 @@ def _canonical(basis: str) -> str:
     return basis.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
-def _version(package: str) -> str:
+def _version(package: str, extra: str = "dft") -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        raise missing(package, "dft") from None
+        raise missing(package, extra) from None
 
 
 def _tail(log: io.StringIO) -> str:
