@@ -241,8 +241,8 @@ def failure_class(exit_status: int | None, output: str, errors: str = "") -> str
     for words, name in WORDS:
         if words.lower() in output.lower():
             return name
-    if (name := failure_by_machine(errors)) is not None:
-        return name
+    if (by_machine := failure_by_machine(errors)) is not None:
+        return by_machine
     # an output that breaks off without a word of the program's own was cut off from outside
     return "killed" if exit_status in (None, 302, 305, 312) else "error"
 
