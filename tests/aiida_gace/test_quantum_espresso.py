@@ -81,7 +81,7 @@ def test_forces_are_the_slope_of_the_energy(compute):
 
 
 def stretched():
-    """A cell under a stress of more than 0.1 eV/Å³, most of it no pressure."""
+    """A cell under a stress of some 0.1 eV/Å³, most of it no pressure."""
     atoms = silicon()
     sheared = atoms.cell.array @ np.array([[1.08, 0.03, 0], [0.03, 0.95, 0.02], [0, 0.02, 0.97]])
     atoms.set_cell(sheared, scale_atoms=True)
@@ -111,9 +111,9 @@ def stress_and_slope(compute, cutoff, strain, step):
 @pytest.mark.slow
 def test_stress_is_the_slope_of_the_energy_with_tension_positive(compute):
     stress, slope = stress_and_slope(compute, 24, None, step=0.005)
-    assert abs(slope) > 0.1
+    assert abs(slope) > 0.05
     # 0.25 % are third order of the difference at this step, 0.65 % Pulay's stress at this cutoff (see below)
-    assert stress == pytest.approx(slope, rel=0.012)
+    assert stress == pytest.approx(slope, rel=0.012), (stress, slope)
 
 
 @needs_program

@@ -72,6 +72,16 @@ def test_every_setting_that_moves_a_label_enters_the_key():
     assert engine(max_cycle=99, gap_min=0.2).settings() == plain
 
 
+def test_isolated_atoms_are_computed_at_the_centre_of_the_zone_with_their_spin():
+    made = engine(kpoints_distance=0.3)
+    atom = made.isolated_atom("Si")
+    # what reaches the engine's process is the structure alone
+    del atom.info["config_type"]
+    made.check([atom])
+    assert made.mesh(atom) == (1, 1, 1)
+    assert made.mesh(silicon()) != (1, 1, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.dft
 def test_a_crystal_without_a_gap_is_a_failure_that_nothing_mends():
@@ -143,7 +153,7 @@ def test_a_batch_goes_through_store_and_gate_with_its_isolated_atoms(tmp_path):
 
     write_structures(tmp_path / "pool.xyz", [silicon()])
     config = LabelConfig(
-        reference=reference(isolated_box=6), structures=tmp_path / "pool.xyz", store=tmp_path / "store",
+        reference=reference(isolated_box=5), structures=tmp_path / "pool.xyz", store=tmp_path / "store",
         isolated_atoms=True, attempts=2,
     )  # fmt: skip
     summary = run_labels(config, tmp_path / "out")

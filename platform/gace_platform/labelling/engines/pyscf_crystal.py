@@ -26,7 +26,6 @@ from gace_platform.labelling.engines.pyscf import (
     package_version,
     use_numpy_products,
 )
-from gace_platform.labelling.engines.quantum_espresso import is_isolated
 from gace_platform.labelling.ladder import Remedy
 
 RECIPE = 1
@@ -81,13 +80,22 @@ class PySCFCrystalEngine:
                 raise InputError(f"{where}: a charge of {charge}; the engine labels neutral cells")
             if (int(atoms.numbers.sum()) - spin) % 2:
                 raise InputError(f"{where}: {spin} unpaired electrons are impossible")
-            if spin and mesh(atoms, self.reference.kpoints_distance) != (1, 1, 1):
+            if spin and self.mesh(atoms) != (1, 1, 1):
                 # PySCF would share them out over the k-points
                 raise InputError(f"{where}: unpaired electrons at more than one k-point; set spin to 0")
 
     def isolated_atom(self, symbol: str) -> Atoms:
         """A neutral atom in a cubic cell, with as many unpaired electrons as Hund's rule asks for."""
         return atom_in_box(symbol, [self.reference.isolated_box] * 3)
+
+    def is_alone(self, atoms: Atoms) -> bool:
+        """Whether a structure is one of the engine's own isolated atoms: what is computed tells no more."""
+        box = self.reference.isolated_box * np.eye(3)
+        return len(atoms) == 1 and np.allclose(atoms.cell.array, box, rtol=0, atol=1e-6)
+
+    def mesh(self, atoms: Atoms) -> tuple[int, int, int]:
+        """Divisions of the reciprocal cell; Γ alone without ``kpoints_distance``, and for isolated atoms."""
+        return (1, 1, 1) if self.is_alone(atoms) else mesh(atoms, self.reference.kpoints_distance)
 
     def remedies(self) -> list[Remedy]:
         """As configured; damped with a level shift; with a longer memory; more time."""
@@ -112,7 +120,7 @@ class PySCFCrystalEngine:
                 name = self.remedies()[attempt].name
                 message = f"no self-consistency in {field.max_cycle} cycles ({name})"
                 raise Failure("unconverged", message, last_lines(log))
-            if not is_isolated(atoms) and (found := gap(field)) < self.reference.gap_min:
+            if not self.is_alone(atoms) and (found := gap(field)) < self.reference.gap_min:
                 message = f"a band gap of {found:.2f} eV is below gap_min {self.reference.gap_min:g}"
                 raise Failure("geometry", f"{message}: metals want smearing (cp2k, quantum-espresso)")
             gradient = field.nuc_grad_method()
@@ -139,7 +147,7 @@ class PySCFCrystalEngine:
         cell.a, cell.unit, cell.basis, cell.pseudo = atoms.cell.array, "Angstrom", reference.basis, potential
         cell.ke_cutoff, cell.spin = reference.cutoff * Ry / Hartree, self.charge_and_spin(atoms)[1]
         cell.build(dump_input=False, parse_arg=False)
-        points = cell.make_kpts(mesh(atoms, reference.kpoints_distance))
+        points = cell.make_kpts(self.mesh(atoms))
         # one k-point too: PySCF has no stress for its Γ-point objects
         field = (dft.KUKS if cell.spin else dft.KRKS)(cell, points, xc=functional)
         field.conv_tol, field.max_cycle, field.chkfile = reference.conv_tol, reference.max_cycle, None
