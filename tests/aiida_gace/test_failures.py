@@ -194,7 +194,7 @@ def test_cp2k_that_really_fails(name, attempt, tmp_path):
 
 @needs_pw
 def test_pw_that_really_runs_out_of_time(attempt):
-    outcome = attempt(pw(cutoff_wfc=80, kpoints_distance=0.15), time_limit=5.0)
+    outcome = attempt(pw(cutoff_wfc=80, kpoints_distance=0.15), time_limit=10.0)
     assert (outcome.label, outcome.failure_class) == (None, "timeout")
 
 
