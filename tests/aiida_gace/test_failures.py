@@ -192,12 +192,6 @@ def test_cp2k_that_really_fails(name, attempt, tmp_path):
     assert outcome.message
 
 
-@needs_pw
-def test_pw_that_really_runs_out_of_time(attempt):
-    outcome = attempt(pw(cutoff_wfc=80, kpoints_distance=0.15), time_limit=10.0)
-    assert (outcome.label, outcome.failure_class) == (None, "timeout")
-
-
 @needs_cp2k
 def test_cp2k_that_really_runs_out_of_time(attempt):
     outcome = attempt(cp2k(cutoff=1200), time_limit=5.0)
