@@ -27,6 +27,29 @@ def computer(aiida_profile, tmp_path_factory):
     ).store()
 
 
+@pytest.fixture(scope="session")
+def localhost(aiida_profile, tmp_path_factory):
+    """This machine as AiiDA's computer for programs, polled quickly."""
+    from aiida import orm
+
+    aiida_profile.set_option("runner.poll.interval", 1)
+    found = orm.QueryBuilder().append(orm.Computer, filters={"label": "localhost"}).first(flat=True)
+    if found is not None:
+        return found
+    computer = orm.Computer(
+        label="localhost",
+        hostname="localhost",
+        transport_type="core.local",
+        scheduler_type="core.direct",
+        workdir=str(tmp_path_factory.mktemp("work")),
+    )
+    computer.set_minimum_job_poll_interval(0.2)
+    computer.set_default_mpiprocs_per_machine(1)
+    computer.store()
+    computer.configure(safe_interval=0.0, use_login_shell=False)
+    return computer
+
+
 @pytest.fixture
 def water():
     """Three water molecules with labels."""

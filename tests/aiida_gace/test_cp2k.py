@@ -56,29 +56,6 @@ def silicon(seed=1):
     return atoms
 
 
-@pytest.fixture(scope="module")
-def localhost(aiida_profile, tmp_path_factory):
-    """This machine as AiiDA's computer for programs, polled quickly."""
-    from aiida import orm
-
-    aiida_profile.set_option("runner.poll.interval", 1)
-    found = orm.QueryBuilder().append(orm.Computer, filters={"label": "localhost"}).first(flat=True)
-    if found is not None:
-        return found
-    computer = orm.Computer(
-        label="localhost",
-        hostname="localhost",
-        transport_type="core.local",
-        scheduler_type="core.direct",
-        workdir=str(tmp_path_factory.mktemp("work")),
-    )
-    computer.set_minimum_job_poll_interval(0.2)
-    computer.set_default_mpiprocs_per_machine(1)
-    computer.store()
-    computer.configure(safe_interval=0.0, use_login_shell=False)
-    return computer
-
-
 @pytest.fixture
 def compute(localhost):
     """``compute(atoms, remedy=0, **reference)``: one attempt by the program, and what became of it."""

@@ -87,6 +87,25 @@ def test_a_potential_that_knows_nothing_accuses_nobody_of_other_units():
     assert audit(frames, ignorant) == [None] * COUNT
 
 
+@pytest.mark.parametrize(("error_bar", "accused"), [(0.5, False), (0.05, True), (None, True)])
+def test_a_committee_that_underrates_forces_and_knows_it_accuses_nobody(error_bar, accused):
+    frames, expected = honest(12)
+    bars = None if error_bar is None else np.full((9, 3), error_bar)
+    timid = [one._replace(forces=0.5 * one.forces, forces_std=bars) for one in expected]
+    reasons = audit(frames, timid)
+    assert all((why is not None and "other units" in why) == accused for why in reasons)
+
+
+@pytest.mark.parametrize("corrupt", [halve, flip])
+def test_a_committee_that_underrates_forces_still_finds_units_and_signs(corrupt):
+    frames, expected = honest(12)
+    corrupt(frames[7])
+    bars = np.full((9, 3), 0.5)
+    reasons = audit(frames, [one._replace(forces=0.5 * one.forces, forces_std=bars) for one in expected])
+    assert reasons[7] is not None
+    assert [why for number, why in enumerate(reasons) if number != 7] == [None] * 11
+
+
 @pytest.mark.parametrize("size", [3, 5, 12])
 def test_small_batches_of_honest_labels_are_left_alone(size):
     frames, expected = honest(300)

@@ -1,5 +1,6 @@
 """The PySCF engine: early refusals, failures, remedies, reproducibility, physics."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -164,6 +165,66 @@ def test_forces_agree_with_finite_differences_of_the_energy():
             moved.positions[atom, axis] += sign * step
             energies.append(reference.run(moved, 0).energy)
         assert forces[atom, axis] == pytest.approx((energies[1] - energies[0]) / (2 * step), abs=1e-3)
+
+
+needs_dispersion = pytest.mark.skipif(
+    importlib.util.find_spec("pyscf.dispersion") is None,
+    reason="pyscf-dispersion is not installed: pip install 'gace[dispersion]'",
+)
+
+
+def methane_pair(distance=3.6):
+    """Two methane molecules that little but dispersion holds together."""
+    first, second = molecule("CH4"), molecule("CH4")
+    second.rotate(40, (1, 1, 0))
+    second.translate((distance, 0, 0))
+    return first + second
+
+
+@needs_dispersion
+@pytest.mark.dft
+@pytest.mark.parametrize(("correction", "density_fit"), [("d3bj", True), ("d3zero", True), ("d4", False)])
+def test_dispersion_pulls_and_its_forces_are_its_slope(correction, density_fit):
+    """Energy and forces of the correction alone: the difference to the same label without it."""
+    step, plain = 0.01, engine(density_fit=density_fit)
+    corrected = engine(density_fit=density_fit, dispersion=correction)
+    corrected.check([methane_pair()])
+    added = {}
+    for shift in (-step, 0.0, step):
+        labels = [one.run(methane_pair(3.6 + shift), 0) for one in (corrected, plain)]
+        added[shift] = labels[0].energy - labels[1].energy, labels[0].forces - labels[1].forces
+    energy, forces = added[0.0]
+    assert -0.2 < energy < -0.01
+    pull = forces[5:, 0].sum()
+    assert pull < -0.01
+    # a smooth sum over pairs: what is left is the difference's third order and the convergence of the fields
+    assert pull == pytest.approx(-(added[step][0] - added[-step][0]) / (2 * step), abs=3e-4)
+
+
+@needs_dispersion
+@pytest.mark.dft
+def test_remedies_keep_the_dispersion():
+    corrected = engine(dispersion="d4", conv_tol=1e-10)
+    energies = [corrected.run(methane_pair(), attempt).energy for attempt in (0, 2)]
+    assert np.ptp(energies) < 1e-6
+    assert energies[0] < engine(conv_tol=1e-10).run(methane_pair(), 0).energy - 0.01
+
+
+@needs_dispersion
+@pytest.mark.parametrize(
+    "changes", [{"functional": "slater", "dispersion": "d4"}, {"functional": "slater-d3bj"}]
+)
+def test_a_functional_without_parameters_of_dispersion_is_refused(changes):
+    with pytest.raises(InputError, match="no dispersion correction"):
+        engine(**changes).check([water()])
+
+
+@needs_dispersion
+def test_dispersion_and_its_version_enter_the_key():
+    settings = engine(dispersion="d4").settings()
+    assert settings["dispersion_version"][0].isdigit()
+    assert settings != engine(dispersion="d3bj").settings()
+    assert "dispersion_version" not in engine().settings()
 
 
 @pytest.mark.dft

@@ -16,7 +16,7 @@ from gace_workflows import doctor
 
 
 def test_extras_are_those_with_packages_of_their_own() -> None:
-    separate = {"cp2k", "vasp", "lammps", "torchsim", "triton"}
+    separate = {"cp2k", "dispersion", "vasp", "lammps", "torchsim", "triton"}
     assert set(doctor.extras()) == {"platform", "aiida", "dft", "test"} | separate
 
 

@@ -29,6 +29,10 @@ SMALLEST_CORRELATION = 0.7
 """Correlation of a label's forces with the predicted ones below which their ratio says nothing: a change of
 units or sign keeps it, a potential that does not know the structure loses it."""
 
+WITHIN_ERROR_BARS = 1.5
+"""Error of the predicted forces in units of their error bars (both root mean squares) up to which their ratio
+says nothing: a committee of a few labels underrates all forces, and knows that it may be wrong by so much."""
+
 USUAL_SCATTER = 0.4
 """Scatter of the logarithm of a structure's force error among structures of a campaign's batch."""
 
@@ -185,6 +189,10 @@ def _ratio_of_forces(atoms: Atoms, expected: Prediction, limits: Limits) -> str 
     product = float(np.sum(forces * expected.forces))
     if abs(product) < SMALLEST_CORRELATION * np.sqrt(size * np.sum(np.square(forces))):
         return None
+    if expected.forces_std is not None:
+        error = float(np.sqrt(np.mean(np.square(forces - expected.forces))))
+        if error < WITHIN_ERROR_BARS * float(np.sqrt(np.mean(np.square(expected.forces_std)))):
+            return None
     slope = product / size
     if slope < -limits.ratio[0]:
         return f"forces have the opposite sign of the expected ones (slope {slope:.2f})"

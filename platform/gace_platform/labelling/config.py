@@ -10,6 +10,7 @@ from pydantic import Field
 from gace.config import Closed, load_config
 from gace_platform.labelling.references import (
     CP2KReference,
+    PySCFCrystalReference,
     PySCFReference,
     QuantumEspressoReference,
     Reference,
@@ -21,6 +22,7 @@ from gace_platform.labelling.references import (
 __all__ = [
     "CP2KReference",
     "LabelConfig",
+    "PySCFCrystalReference",
     "PySCFReference",
     "QualityGate",
     "QuantumEspressoReference",

@@ -27,7 +27,7 @@ class PySCFReference(Closed):
     auxiliary_basis: str | None = None
     """Fitting basis; None: the one PySCF pairs with ``basis``."""
     dispersion: Literal["d3bj", "d3zero", "d4"] | None = None
-    """Empirical dispersion added to energy and forces (needs the package pyscf-dispersion)."""
+    """Empirical dispersion added to energy and forces (extra ``dispersion``)."""
     grid_level: int = Field(default=2, ge=0, le=9)
     """Fineness of the integration grid, as PySCF counts."""
     grid_response: bool = False
@@ -36,6 +36,31 @@ class PySCFReference(Closed):
     """Energy change at which the self-consistent field counts as converged, Hartree."""
     max_cycle: int = Field(default=60, ge=1)
     """Cycles of the first attempt; remedies may use more."""
+    memory_mb: int = Field(default=4000, ge=500)
+    """Memory PySCF plans with, MB. Fixed, since its block sizes, and with them rounding, depend on it."""
+
+
+class PySCFCrystalReference(Closed):
+    """Insulating crystals by PySCF: Gaussians with GTH pseudopotentials, forces and stress on one grid."""
+
+    engine: Literal["pyscf-gth"]
+    functional: Literal["PBE", "BLYP", "PADE"] = "PBE"
+    """Exchange and correlation, with the pseudopotentials made for it; ``PADE`` is the local density
+    approximation."""
+    basis: str = "gth-dzvp"
+    """Gaussian basis made for GTH pseudopotentials, by PySCF's name."""
+    cutoff: float = Field(default=200.0, gt=0)
+    """Cutoff of the grid, Ry; first-row elements want more."""
+    kpoints_distance: float | None = Field(default=None, gt=0)
+    """Largest distance between k-points, 1/Å; None: the Γ point alone, for large cells."""
+    conv_tol: float = Field(default=1e-9, gt=0, le=1e-5)
+    """Energy change at which the self-consistent field counts as converged, Hartree."""
+    max_cycle: int = Field(default=60, ge=1)
+    """Cycles of the first attempt; remedies may use more."""
+    gap_min: float = Field(default=0.1, gt=0)
+    """Band gap, eV, below which a structure is refused: occupations are not smeared."""
+    isolated_box: float = Field(default=8.0, gt=4)
+    """Edge of the cubic cell around an isolated atom, Å."""
     memory_mb: int = Field(default=4000, ge=500)
     """Memory PySCF plans with, MB. Fixed, since its block sizes, and with them rounding, depend on it."""
 
@@ -197,7 +222,12 @@ class VaspReference(Closed):
 
 
 Reference = Annotated[
-    PySCFReference | TeacherReference | QuantumEspressoReference | CP2KReference | VaspReference,
+    PySCFReference
+    | PySCFCrystalReference
+    | TeacherReference
+    | QuantumEspressoReference
+    | CP2KReference
+    | VaspReference,
     Field(discriminator="engine"),
 ]
 

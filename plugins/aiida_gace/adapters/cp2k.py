@@ -70,10 +70,15 @@ class CP2KAdapter:
         if node.is_finished_ok:
             return Outcome(self._label(node, atoms), None, "", "", price)
         words = abort_message(output) or str(node.exception or node.exit_message or "it left no output")
-        failure = failure_class(output)
+        errors = text_of(node, "_scheduler-stderr.txt")
+        failure = failure_class(output, errors)
         if node.exit_status in (110, 120, 140):  # AiiDA's own: memory, time, node
             failure = {110: "memory", 120: "timeout", 140: "killed"}[node.exit_status]
-        log = telling(output) or tail(text_of(node, "_scheduler-stderr.txt"))
+        limit = node.get_option("max_wallclock_seconds")
+        if failure == "killed" and limit is not None and price >= 0.95 * limit:
+            # the limit struck within a cycle, where the program does not look at its clock
+            failure = "timeout"
+        log = telling(output) or tail(errors)
         return Outcome(None, failure, " ".join(words.split()), log, price)
 
     def _label(self, node: ProcessNode, atoms: Atoms) -> Label:

@@ -104,8 +104,9 @@ class QuantumEspressoAdapter:
         job = jobs[-1] if jobs else node
         last = outputs[-1] if outputs else ""
         words = job.exit_message or str(node.exception or node.exit_message or "it left no output")
-        log = telling(last) or tail(text_of(job, "_scheduler-stderr.txt"))
-        return Outcome(None, failure_class(job.exit_status, last), " ".join(words.split()), log, price)
+        errors = text_of(job, "_scheduler-stderr.txt")
+        failure = failure_class(job.exit_status, last, errors)
+        return Outcome(None, failure, " ".join(words.split()), telling(last) or tail(errors), price)
 
     def _label(self, node: ProcessNode, atoms: Atoms) -> Label:
         found = node.outputs.output_parameters.get_dict()

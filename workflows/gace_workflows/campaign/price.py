@@ -6,6 +6,7 @@ import typing as t
 
 from gace_platform.labelling.config import (
     CP2KReference,
+    PySCFCrystalReference,
     PySCFReference,
     QuantumEspressoReference,
     VaspReference,
@@ -69,6 +70,8 @@ def level(campaign: Campaign) -> str:
     reference = campaign.reference
     if isinstance(reference, PySCFReference):
         return f"{reference.functional}/{reference.basis} by PySCF"
+    if isinstance(reference, PySCFCrystalReference):
+        return f"{reference.functional}/{reference.basis} with a grid to {reference.cutoff:g} Ry by PySCF"
     if isinstance(reference, QuantumEspressoReference):
         files = ", ".join(reference.pseudopotentials.values())
         return f"plane waves to {reference.cutoff_wfc:g} Ry with {files} by Quantum ESPRESSO"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gace.errors import LabelError
 from gace_platform.labelling.config import (
     CP2KReference,
+    PySCFCrystalReference,
     PySCFReference,
     QuantumEspressoReference,
     Reference,
@@ -112,6 +113,10 @@ def make_engine(reference: Reference) -> Engine:
         from gace_platform.labelling.engines.pyscf import PySCFEngine
 
         return PySCFEngine(reference)
+    if isinstance(reference, PySCFCrystalReference):
+        from gace_platform.labelling.engines.pyscf_crystal import PySCFCrystalEngine
+
+        return PySCFCrystalEngine(reference)
     from gace_platform.labelling.engines.teacher import TeacherEngine
 
     if reference.faults is not None:

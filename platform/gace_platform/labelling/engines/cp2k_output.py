@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from ase.units import Bohr, GPa, Hartree
 
+from gace_platform.labelling.engines.crystals import failure_by_machine
+
 NUMBER = r"([-+]?\d*\.?\d+(?:[EeDd][-+]?\d+)?)"
 
 ANYWHERE = (
@@ -28,6 +30,7 @@ WHEN_ABORTING = (
     ("diagonaliz", "diagonalisation"),
     ("eigensolver", "diagonalisation"),
     ("odd number of electrons", "geometry"),
+    ("GEOMETRY wrong", "geometry"),
     ("[ABORT]", "crashed"),
 )
 """What stands in the box that the program draws when it gives up, in the order in which it decides."""
@@ -74,22 +77,32 @@ def read_settings(text: str) -> dict[str, Any]:
     }
 
 
-def failure_class(text: str) -> str:
-    """The class of a calculation that gave no label, by what the program printed."""
+def failure_class(text: str, errors: str = "") -> str:
+    """The class of a calculation that gave no label, by what it printed.
+
+    Args:
+        text: the program's output.
+        errors: its standard error, where a lack of memory is told.
+    """
     _, found, after = text.rpartition("[ABORT]")
     for part, words in ((text, ANYWHERE), (found + after if found else "", WHEN_ABORTING)):
         for said, name in words:
             if said.lower() in part.lower():
                 return name
+    # aiida-cp2k has standard error written into the output
+    if (by_machine := failure_by_machine(f"{text}\n{errors}")) is not None:
+        return by_machine
     # an output that breaks off without a word of the program's own was cut off from outside
     return "parser" if "PROGRAM ENDED AT" in text else "killed"
 
 
 def telling(text: str) -> str:
     """The lines of an output that say what went wrong, and its last ones before the list of timings."""
-    lines = text.partition("T I M I N G")[0].partition("Routine Calling Stack")[0].splitlines()
+    for end in ("T I M I N G", "R E F E R E N C E S", "DBCSR STATISTICS", "Routine Calling Stack"):
+        text = text.partition(end)[0]
+    lines = text.splitlines()
     said = [line for line in lines if any(words.lower() in line.lower() for words, _ in ANYWHERE)]
-    last = [line for line in lines if line.strip() and set(line.strip()) > {"-"}][-15:]
+    last = [line for line in lines if set(line) - set(" -*")][-15:]
     return "\n".join(dict.fromkeys([*said[:5], *last]))
 
 

@@ -10,6 +10,22 @@ from ase import Atoms
 from gace.errors import InputError
 from gace_platform.labelling.engines.atoms import unpaired_electrons
 
+MACHINE_WORDS = (
+    ("error allocating", "memory"),
+    ("cannot allocate memory", "memory"),
+    ("bad_alloc", "memory"),
+    ("oom-kill", "memory"),
+    ("oom_kill", "memory"),
+    ("due to time limit", "timeout"),
+)
+"""What the Fortran library, the system or Slurm writes to standard error when a program is ended, whose own
+output then breaks off without a word."""
+
+
+def failure_by_machine(errors: str) -> str | None:
+    """Class of a failure by what stands in standard error, or None where that tells nothing."""
+    return next((name for words, name in MACHINE_WORDS if words in errors.lower()), None)
+
 
 def check_cell(number: int, atoms: Atoms) -> str:
     """How to name a structure in a message, after refusing what is no crystal.

@@ -45,19 +45,22 @@ class PySCFEngine:
     def settings(self) -> dict[str, Any]:
         """The level of theory and every numerical setting that moves a label."""
         reference = self.reference
-        return {
+        settings: dict[str, Any] = {
             "engine": "pyscf",
-            "code_version": _version("pyscf"),
+            "code_version": package_version("pyscf"),
             "recipe": RECIPE,
             "functional": reference.functional.lower(),
-            "basis": _canonical(reference.basis),
+            "basis": canonical_name(reference.basis),
             "density_fit": reference.density_fit,
-            "auxiliary_basis": reference.auxiliary_basis and _canonical(reference.auxiliary_basis),
+            "auxiliary_basis": reference.auxiliary_basis and canonical_name(reference.auxiliary_basis),
             "dispersion": reference.dispersion,
             "grid_level": reference.grid_level,
             "grid_response": reference.grid_response,
             "conv_tol": reference.conv_tol,
         }
+        if reference.dispersion is not None or any(one in settings["functional"] for one in ("-d3", "-d4")):
+            settings["dispersion_version"] = package_version("pyscf-dispersion", "dispersion")
+        return settings
 
     def charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
         """A structure's own charge and spin, else the reference's, else the lowest spin possible."""
@@ -118,7 +121,7 @@ class PySCFEngine:
                 raise Failure(
                     "unconverged",
                     f"no self-consistency in {field.max_cycle} cycles ({self.remedies()[attempt].name})",
-                    _tail(log),
+                    last_lines(log),
                 )
             inverted = inversion(field)
             if inverted > INVERSION:
@@ -126,13 +129,15 @@ class PySCFEngine:
                     "unconverged",
                     f"an excited state: an empty orbital lies {inverted * Hartree:.2f} eV below a filled one "
                     f"({self.remedies()[attempt].name})",
-                    _tail(log),
+                    last_lines(log),
                 )
             forces = np.zeros((1, 3)) if len(atoms) == 1 else self._forces(field)
         except (np.linalg.LinAlgError, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
             if isinstance(error, Failure):
                 raise
-            raise Failure(_failure_class(error), f"{type(error).__name__}: {error}", _tail(log)) from error
+            raise Failure(
+                failure_class(error), f"{type(error).__name__}: {error}", last_lines(log)
+            ) from error
         evidence = {"converged": bool(field.converged), "cycles": int(getattr(field, "cycles", 0))}
         return Label(energy * Hartree, forces, None, evidence)
 
@@ -155,9 +160,9 @@ class PySCFEngine:
         field = (dft.UKS if spin else dft.RKS)(molecule, xc=reference.functional)
         if reference.density_fit:
             field = field.density_fit(auxbasis=reference.auxiliary_basis)
+            field.with_df.build()
         if reference.dispersion is not None:
             field.disp = reference.dispersion
-            field.with_df.build()
         field._numint = blocked_integration()
         field.grids.level = reference.grid_level
         field.conv_tol = reference.conv_tol
@@ -196,7 +201,8 @@ class PySCFEngine:
             try:
                 import pyscf.dispersion  # noqa: F401
             except ImportError:
-                raise InputError("dispersion needs another package: pip install pyscf-dispersion") from None
+                raise missing("pyscf-dispersion", "dispersion") from None
+            _refuse_missing_parameters(name, self.reference.dispersion)
 
     def _check_basis(self, symbols: Sequence[str]) -> None:
         reference = self.reference
@@ -245,10 +251,30 @@ def _refuse_missing_functions(name: str, symbols: Sequence[str], role: str) -> N
                 gto.basis.load(name, symbol)
         except Exception:  # PySCF raises a dozen kinds here
             lacking.append(symbol)
-    if lacking == list(symbols) and _canonical(name) not in ALIAS:
-        raise InputError(f"unknown {role} '{name}'{nearest(_canonical(name), ALIAS)}")
+    if lacking == list(symbols) and canonical_name(name) not in ALIAS:
+        raise InputError(f"unknown {role} '{name}'{nearest(canonical_name(name), ALIAS)}")
     if lacking:
         raise InputError(f"{role} '{name}' has no functions for {', '.join(lacking)}; choose another one")
+
+
+def _refuse_missing_parameters(functional: str, dispersion: str | None) -> None:
+    """Refuse a dispersion correction that nobody has fitted to this functional.
+
+    Args:
+        functional: name, which may itself ask for a correction (``b3lyp-d3bj``).
+        dispersion: the correction that is asked for besides.
+    """
+    from pyscf import gto
+
+    field = gto.M(atom="He", basis="sto-3g", verbose=0).RKS(xc=functional)
+    field.disp = dispersion
+    try:
+        field.get_dispersion()
+    except (RuntimeError, NotImplementedError, ValueError, KeyError):
+        asked = f"{dispersion} " if dispersion else ""
+        raise InputError(
+            f"no dispersion correction {asked}is known for the functional '{functional}'"
+        ) from None
 
 
 def _core_potential(reference: PySCFReference, atoms: Atoms) -> dict[str, Any]:
@@ -266,23 +292,30 @@ def _core_potential(reference: PySCFReference, atoms: Atoms) -> dict[str, Any]:
     return potentials
 
 
-def _failure_class(error: Exception) -> str:
+def failure_class(error: Exception) -> str:
+    """Class of what PySCF or NumPy raised."""
     if isinstance(error, MemoryError):
         return "memory"
     return "diagonalisation" if isinstance(error, np.linalg.LinAlgError) else "error"
 
 
-def _canonical(basis: str) -> str:
+def canonical_name(basis: str) -> str:
     """A basis name without the spellings that mean the same."""
     return basis.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
-def _version(package: str) -> str:
+def package_version(package: str, extra: str = "dft") -> str:
+    """Version of an installed package.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        raise missing(package, "dft") from None
+        raise missing(package, extra) from None
 
 
-def _tail(log: io.StringIO) -> str:
+def last_lines(log: io.StringIO) -> str:
+    """The end of the program's log."""
     return "\n".join(log.getvalue().splitlines()[-LOG_LINES:])

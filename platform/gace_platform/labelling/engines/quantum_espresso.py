@@ -21,7 +21,7 @@ from ase import Atoms
 from gace.errors import InputError, nearest
 from gace_platform.labelling.config import QuantumEspressoReference
 from gace_platform.labelling.engines.base import Label, stated_integer
-from gace_platform.labelling.engines.crystals import atom_in_box, check_cell, refuse_run
+from gace_platform.labelling.engines.crystals import atom_in_box, check_cell, failure_by_machine, refuse_run
 from gace_platform.labelling.ladder import Remedy
 
 RECIPE = 1
@@ -72,7 +72,7 @@ WORDS = (
     ("cdiaghg", "diagonalisation"),
     ("rdiaghg", "diagonalisation"),
     ("S matrix not positive definite", "diagonalisation"),
-    ("atoms overlap", "geometry"),
+    ("check_atoms (", "geometry"),
     ("some atoms are too close", "geometry"),
     ("charge is wrong", "geometry"),
     ("Error in routine", "crashed"),
@@ -228,13 +228,21 @@ def is_isolated(atoms: Atoms) -> bool:
     return len(atoms) == 1 and atoms.info.get("config_type") == "isolated_atom"
 
 
-def failure_class(exit_status: int | None, output: str) -> str:
-    """The class of a failed calculation by AiiDA's exit code, else by what the program printed."""
-    for words, name in WORDS:
-        if words.lower() in output.lower() and exit_status not in EXIT_CODES:
-            return name
+def failure_class(exit_status: int | None, output: str, errors: str = "") -> str:
+    """The class of a failed calculation by AiiDA's exit code, else by what was printed.
+
+    Args:
+        exit_status: of AiiDA's ``PwCalculation``.
+        output: what the program printed.
+        errors: its standard error, where a lack of memory is told.
+    """
     if exit_status in EXIT_CODES:
         return EXIT_CODES[exit_status]
+    for words, name in WORDS:
+        if words.lower() in output.lower():
+            return name
+    if (by_machine := failure_by_machine(errors)) is not None:
+        return by_machine
     # an output that breaks off without a word of the program's own was cut off from outside
     return "killed" if exit_status in (None, 302, 305, 312) else "error"
 
