@@ -94,8 +94,8 @@ def main() -> None:
     parser.add_argument(
         "--pretrained",
         metavar="NAME",
-        help="go on from the pretraining of this run below WORK: pretraining looks at no label, so that of the "
-        "same molecule with fewer structures will do",
+        help="go on from the pretraining of this run below WORK: it looks at no label, so that of the same "
+        "molecule with fewer structures will do",
     )
     parser.add_argument("--no-copy", action="store_true", help="leave benchmarks/potentials alone")
     args = parser.parse_args()
