@@ -106,6 +106,28 @@ def test_importing_twice_changes_nothing(finished):
     assert LabelStore(finished.parent / "store").paid_twice() == 0
 
 
+def test_a_data_base_of_ase_gives_the_keys_of_the_same_labels_in_a_file(finished):
+    from ase.db import connect
+
+    with connect(finished.parent / "old.db") as database:
+        for length in (2, 3):
+            atoms = chain(length)
+            atoms.calc = LennardJones()
+            atoms.get_forces()
+            database.write(atoms)
+    content = yaml.safe_load(finished.read_text())
+    other = finished.with_name("db.yaml")
+    other.write_text(yaml.safe_dump({**content, "structures": "old.db", "store": "from-db"}))
+    for config in (finished, other):
+        _, summary = invoke("import", config, "--json")
+        assert summary["imported"] == 2
+    stores = [LabelStore(finished.parent / name) for name in ("store", "from-db")]
+    file, base = [{one.key: one for one in store.records()} for store in stores]
+    assert file.keys() == base.keys()
+    for key, record in file.items():
+        assert record.energy == pytest.approx(base[key].energy, abs=1e-9)
+
+
 def test_another_store_gives_its_labels_new_keys(finished):
     """As an earlier version's: same settings, other keys. What it holds in quarantine stays there."""
     invoke("import", finished)
