@@ -110,10 +110,11 @@ def main() -> None:
         config["seed"] = args.seed
     if args.steps is not None:
         config["training"]["max_steps"] = args.steps
+    asked = config
     if args.pretrained is not None:
-        del config["pretraining"]
         start = args.work / args.pretrained / "run" / "pretraining" / "run" / "potential"
-        config["potential"]["start_from"] = str(start)
+        config = {**asked, "potential": {**asked["potential"], "start_from": str(start)}}
+        del config["pretraining"]
     bundles, first = [], config["seed"]
     for member in range(args.members):
         run = out / ("run" if member == 0 else f"run-{member + 1}")
@@ -122,7 +123,7 @@ def main() -> None:
         print(json.dumps({**line, "core_seconds": result.core_seconds}), flush=True)
         bundles.append(result.bundle)
     if not args.no_copy:
-        keep(args.name, config, bundles)
+        keep(args.name, asked, bundles, args.pretrained)
 
 
 def configuration(task: Task, out: Path) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def configuration(task: Task, out: Path) -> dict[str, Any]:
     return config
 
 
-def keep(name: str, config: dict[str, Any], bundles: list[Path]) -> None:
+def keep(name: str, config: dict[str, Any], bundles: list[Path], pretrained: str | None = None) -> None:
     """Bundle (the mean of all), configuration and validated epochs to ``benchmarks/potentials/NAME``."""
     import gace
     from gace.potential.bundle import save_bundle
@@ -172,10 +173,9 @@ def keep(name: str, config: dict[str, Any], bundles: list[Path]) -> None:
             told = [line for line in lines if '"validation"' in line] or lines
             (kept / f"{log}{member}.jsonl").write_text("".join(told))
     config = {**config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"}}
-    pretrained = config["potential"].pop("start_from", None)
     text = yaml.safe_dump(config, sort_keys=False)
     if pretrained is not None:
-        text += f"# started from the pretraining of {Path(pretrained).parents[3].name}\n"
+        text += f"# the pretraining is that of {pretrained}\n"
     if len(bundles) > 1:
         text += (
             f"# {len(bundles)} members, of seeds {config['seed']} to {config['seed'] + len(bundles) - 1}\n"
