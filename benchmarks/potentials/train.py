@@ -114,7 +114,7 @@ def main() -> None:
     if args.pretrained is not None:
         start = args.work / args.pretrained / "run" / "pretraining" / "run" / "potential"
         config = {**asked, "potential": {**asked["potential"], "start_from": str(start)}}
-        del config["pretraining"]
+        config.pop("pretraining", None)
     bundles, first = [], config["seed"]
     for member in range(args.members):
         run = out / ("run" if member == 0 else f"run-{member + 1}")
