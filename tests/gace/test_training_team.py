@@ -99,7 +99,8 @@ def test_diverged_together(config, tmp_path):
 @pytest.mark.slow
 def test_killed_and_resumed_by_another_number(config, tmp_path):
     """SIGKILL of the first process ends the other, and one process goes on where two were."""
-    config["training"] |= {"max_epochs": 60}
+    # at this rate rounding has not grown after 180 steps; near a minimum Adam makes large what was nothing
+    config["training"] |= {"max_epochs": 60, "learning_rate": 0.001}
     alone = train(config, tmp_path / "alone", progress=False)
     config["training"] |= {"processes": 2, "checkpoint_seconds": 0}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))

@@ -7,7 +7,8 @@ structure alone, blocks of fixed size.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -114,7 +115,7 @@ class PySCFEngine:
             Failure: the self-consistent field did not converge, or PySCF raised an error.
         """
         log = io.StringIO()
-        try:
+        with failures_told(log):
             field = self._self_consistent_field(atoms, attempt, log)
             energy = float(field.kernel(coarse_density(field) if attempt in (0, 4) else None))
             if not field.converged:
@@ -132,12 +133,6 @@ class PySCFEngine:
                     last_lines(log),
                 )
             forces = np.zeros((1, 3)) if len(atoms) == 1 else self._forces(field)
-        except (np.linalg.LinAlgError, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
-            if isinstance(error, Failure):
-                raise
-            raise Failure(
-                failure_class(error), f"{type(error).__name__}: {error}", last_lines(log)
-            ) from error
         evidence = {"converged": bool(field.converged), "cycles": int(getattr(field, "cycles", 0))}
         return Label(energy * Hartree, forces, None, evidence)
 
@@ -290,6 +285,17 @@ def _core_potential(reference: PySCFReference, atoms: Atoms) -> dict[str, Any]:
         if potential:
             potentials[symbol] = potential
     return potentials
+
+
+@contextmanager
+def failures_told(log: io.StringIO) -> Iterator[None]:
+    """Whatever PySCF raises becomes a :class:`Failure` with its class and the end of the log."""
+    try:
+        yield
+    except Failure:
+        raise
+    except (np.linalg.LinAlgError, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+        raise Failure(failure_class(error), f"{type(error).__name__}: {error}", last_lines(log)) from error
 
 
 def failure_class(error: Exception) -> str:

@@ -21,7 +21,7 @@ from gace_platform.labelling.engines.cp2k_input import mesh
 from gace_platform.labelling.engines.crystals import atom_in_box, check_cell
 from gace_platform.labelling.engines.pyscf import (
     canonical_name,
-    failure_class,
+    failures_told,
     last_lines,
     package_version,
     use_numpy_products,
@@ -113,7 +113,7 @@ class PySCFCrystalEngine:
             Failure: the field did not converge, the structure has no gap, or PySCF raised an error.
         """
         log = io.StringIO()
-        try:
+        with failures_told(log):
             field = self._field(atoms, attempt, log)
             energy = float(field.kernel())
             if not field.converged:
@@ -126,12 +126,6 @@ class PySCFCrystalEngine:
             gradient = field.nuc_grad_method()
             forces = -np.asarray(gradient.kernel()) * Hartree / Bohr
             stress = np.asarray(gradient.get_stress()) * Hartree / Bohr**3
-        except (np.linalg.LinAlgError, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
-            if isinstance(error, Failure):
-                raise
-            raise Failure(
-                failure_class(error), f"{type(error).__name__}: {error}", last_lines(log)
-            ) from error
         evidence = {"converged": bool(field.converged), "cycles": int(getattr(field, "cycles", 0))}
         return Label(energy * Hartree, forces, (stress + stress.T) / 2, evidence)
 
