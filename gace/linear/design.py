@@ -10,6 +10,9 @@ from torch import Tensor
 from gace.linear.model import LinearACE
 from gace.structures.graph import Graph, forces_from_edges, sum_structures, virial_from_edges
 
+BLOCK_NUMBERS = 1_000_000
+"""Derivatives of atoms by bonds formed at once; more makes the system clear pages every time."""
+
 
 class Design(NamedTuple):
     """Linear maps from the ``C = Z · n_B`` coefficients (element by element), and what is not fitted."""
@@ -33,7 +36,7 @@ def design(model: LinearACE, graph: Graph, *, forces: bool = True, virial: bool 
 
     Args:
         model: gives the basis and the part that is not fitted; its coefficients play no role.
-        graph: the structures; memory grows as ``12 N J · n_B`` numbers.
+        graph: the structures; what is returned has ``3 N · Z n_B`` numbers for the forces.
         forces: whether to derive force rows.
         virial: whether to derive virial rows.
     """
@@ -49,34 +52,59 @@ def design(model: LinearACE, graph: Graph, *, forces: bool = True, virial: bool 
     fixed = _fixed(model, graph)
     if not (forces or virial):
         return Design(energy, None, None, *fixed)
-    gradient = _edge_gradient(model, graph, base)  # (N, J, 3, n_B)
-    force_rows = _force_rows(gradient, graph, n_elements) if forces else None
-    virial_rows = None
-    if virial:
-        per_atom = torch.einsum("nja,njbq->nabq", edges, gradient)
-        per_atom = 0.5 * (per_atom + per_atom.transpose(1, 2))
-        spread = torch.zeros(
-            graph.n_structures * n_elements, *per_atom.shape[1:], dtype=edges.dtype
-        ).index_add(0, graph.structure * n_elements + graph.species, per_atom)
-        rows = spread.view(graph.n_structures, n_elements, 3, 3, n_invariants)
-        virial_rows = rows.permute(0, 2, 3, 1, 4).flatten(3)
-    return Design(energy, force_rows, virial_rows, *fixed)
+    force_rows = torch.zeros(graph.n_atoms * n_elements, 3, n_invariants, dtype=edges.dtype)
+    strain_rows = torch.zeros(graph.n_structures * n_elements, 3, 3, n_invariants, dtype=edges.dtype)
+    neighbours = model.neighbour_species(graph)
+    for block in _blocks(graph, model):
+        species, target = graph.species[block], graph.neighbour[block]
+        gradient = _edge_gradient(model, species, neighbours[block], edges[block], base[:, block])
+        if forces:
+            # the invariants belong to the element of their atom, whoever feels the force
+            element = species.unsqueeze(1).expand_as(target)
+            place = (target * n_elements + element).reshape(-1)
+            force_rows.index_add_(0, place, gradient.flatten(0, 1), alpha=-1.0)
+            force_rows.index_add_(0, atoms[block] * n_elements + species, gradient.sum(1))
+        if virial:
+            per_atom = torch.einsum("nja,njbq->nabq", edges[block], gradient)
+            place = graph.structure[block] * n_elements + species
+            strain_rows.index_add_(0, place, 0.5 * (per_atom + per_atom.transpose(1, 2)))
+    return Design(
+        energy,
+        _columns(force_rows, graph.n_atoms) if forces else None,
+        _columns(strain_rows, graph.n_structures) if virial else None,
+        *fixed,
+    )
 
 
-def _edge_gradient(model: LinearACE, graph: Graph, base: Tensor) -> Tensor:
-    """Derivative of every invariant of an atom by each of its bond vectors ``(N, J, 3, n_B)``, 1/Å."""
+def _columns(rows: Tensor, n: int) -> Tensor:
+    """``(n Z, …, n_B) -> (n, …, Z n_B)``."""
+    apart = rows.view(n, -1, *rows.shape[1:])
+    return apart.movedim(1, -2).flatten(-2)
+
+
+def _blocks(graph: Graph, model: LinearACE) -> list[slice]:
+    """Atoms whose derivatives are held at once: few enough that memory is used again, not asked for anew."""
+    per_atom = 3 * graph.neighbour.shape[1] * (len(model.invariants) + model.products.n_base)
+    size = max(1, BLOCK_NUMBERS // max(per_atom, 1))
+    return [slice(start, start + size) for start in range(0, graph.n_atoms, size)]
+
+
+def _edge_gradient(
+    model: LinearACE, species: Tensor, neighbours: Tensor, edges: Tensor, base: Tensor
+) -> Tensor:
+    """Derivative of every invariant of some atoms by each of their bond vectors ``(N, J, 3, n_B)``, 1/Å."""
     tangents = []
     for axis in range(3):
-        direction = torch.zeros_like(graph.edge_vector)
+        direction = torch.zeros_like(edges)
         direction[..., axis] = 1.0
 
         def contributions(edge_vector: Tensor) -> Tensor:
-            bonds = model.bond_functions(graph, edge_vector)
+            bonds = model.functions_of(species, neighbours, edge_vector)
             return bonds.radial[..., model.radial_index] * bonds.harmonics[..., model.angular_index]
 
-        tangents.append(torch.func.jvp(contributions, (graph.edge_vector,), (direction,))[1])
-    slope = torch.stack(tangents, 2) * model.stretch[graph.species][:, None, None]  # (N, J, 3, n_A)
-    n_atoms, slots = graph.neighbour.shape
+        tangents.append(torch.func.jvp(contributions, (edges,), (direction,))[1])
+    slope = torch.stack(tangents, 2) * model.stretch[species][:, None, None]  # (N, J, 3, n_A)
+    n_atoms, slots = neighbours.shape
 
     def push(tangent: Tensor) -> Tensor:
         return torch.func.jvp(model.products, (base,), (tangent,))[1]
@@ -90,18 +118,6 @@ def _edge_gradient(model: LinearACE, graph: Graph, base: Tensor) -> Tensor:
     directions = identity.unsqueeze(-1).expand(-1, -1, n_atoms).contiguous()
     jacobian = torch.func.vmap(push)(directions).permute(2, 0, 1)  # (N, n_A, n_B)
     return (slope.flatten(1, 2) @ jacobian).view(n_atoms, slots, 3, -1)
-
-
-def _force_rows(gradient: Tensor, graph: Graph, n_elements: int) -> Tensor:
-    """Forces from the derivatives by bond vectors ``(N, J, 3, n_B) -> (N, 3, Z n_B)``."""
-    n_atoms, n_invariants = graph.n_atoms, gradient.shape[-1]
-    rows = gradient.new_zeros(n_atoms * n_elements, 3, n_invariants)
-    element = graph.species.unsqueeze(1).expand_as(graph.neighbour)
-    rows.index_add_(
-        0, (graph.neighbour * n_elements + element).reshape(-1), gradient.flatten(0, 1), alpha=-1.0
-    )
-    rows.index_add_(0, torch.arange(n_atoms) * n_elements + graph.species, gradient.sum(1))
-    return rows.view(n_atoms, n_elements, 3, n_invariants).transpose(1, 2).flatten(2)
 
 
 def _fixed(model: LinearACE, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:

@@ -127,9 +127,12 @@ class LinearACE(nn.Module):
 
     def bond_functions(self, graph: Graph, edge_vector: Tensor) -> BondFunctions:
         """Radial functions and harmonics of every bond; ``edge_vector`` Å ``(N, J, 3)``."""
+        return self.functions_of(graph.species, self.neighbour_species(graph), edge_vector)
+
+    def functions_of(self, species: Tensor, neighbours: Tensor, edge_vector: Tensor) -> BondFunctions:
+        """The same for some atoms: elements ``(N,)``, elements of neighbours ``(N, J)``, vectors."""
         r = edge_vector.square().sum(-1).sqrt()
-        neighbours = self.neighbour_species(graph)
-        length = self.bond_length[graph.species.unsqueeze(1), neighbours]
+        length = self.bond_length[species.unsqueeze(1), neighbours]
         power = self.distance_power
         y = 1.0 / (1.0 + (r / length) ** power)
         end = 1.0 / (1.0 + (self.cutoff / length) ** power)

@@ -128,6 +128,18 @@ def test_rows_times_coefficients_are_the_prediction(alloys):
         assert torch.allclose(matrix.detach() @ c + fixed, wanted, rtol=1e-9, atol=1e-9)
 
 
+def test_rows_do_not_depend_on_the_blocks(alloys, monkeypatch):
+    """One atom at a time and all at once."""
+    model = randomised(LinearACE(elements=["Au", "Cu"], **SIZE), alloys)
+    graph = build_graph(alloys[:2], model.elements, model.cutoff)
+    found = []
+    for numbers in (1, 10**9):
+        monkeypatch.setattr("gace.linear.design.BLOCK_NUMBERS", numbers)
+        found.append(design(model, graph, virial=True))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
 def test_few_and_many_neighbours_give_the_same_rows(alloys):
     few, many = (LinearACE(elements=["Au", "Cu"], cutoff=3.0, order=2, level=level) for level in (4.0, 7.0))
     graph = build_graph(alloys[:1], ["Au", "Cu"], 3.0)
