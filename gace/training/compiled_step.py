@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +24,9 @@ from gace.training.sampler import Sampler
 MAX_SHAPES = 8
 """Shapes of batches that are compiled; batches of further shapes are evaluated operation by operation."""
 
+LEAST_SHARE = 1 / 16
+"""Share of the batches that have a shape, from which on the minute its code takes is well spent."""
+
 
 COMPILE_FROM_STEPS, COMPILE_FROM_MINUTES = 10_000, 10
 """Planned steps, and minutes if they are limited, from which compiling pays where nobody decided."""
@@ -35,6 +39,10 @@ class Largest(NamedTuple):
     slots: int
     """Neighbour slots of an atom."""
     structures: int
+
+    def shape(self, atoms: int, slots: int) -> tuple[int, int]:
+        """Atoms and neighbour slots of a padded batch."""
+        return _bucket(atoms, self.atoms), _bucket(slots, self.slots)
 
 
 class CompiledStep:
@@ -49,6 +57,7 @@ class CompiledStep:
         complete: True if no energy or force label of the data set is missing.
         largest: what batches are padded to; None if all structures have equally many atoms and
             neighbour slots, so that batches need no padding.
+        shapes: padded atoms and slots that are worth compiling; None: all.
 
     Attributes:
         seconds: wall time spent on compiling so far.
@@ -61,8 +70,9 @@ class CompiledStep:
         *,
         complete: bool,
         largest: Largest | None,
+        shapes: frozenset[tuple[int, int]] | None = None,
     ) -> None:
-        self.model, self.kind = model, kind
+        self.model, self.kind, self.shapes = model, kind, shapes
         self.complete, self.largest = complete and largest is None, largest
         self.trainable = [name for name, one in model.named_parameters() if one.requires_grad]
         self.constant = [name for name, one in model.named_parameters() if not one.requires_grad]
@@ -83,7 +93,9 @@ class CompiledStep:
         found = self.compiled.get(key)
         if found is None:
             step = self._flat(weights)
-            if len(self.compiled) < MAX_SHAPES and not self.failed:
+            atoms, slots = graph.neighbour.shape
+            worth = self.shapes is None or (atoms, slots) in self.shapes
+            if worth and len(self.compiled) < MAX_SHAPES and not self.failed:
                 found = self._make(key, step, arguments)
             if found is None:
                 terms, *gradients = step(*arguments)
@@ -149,7 +161,7 @@ def compiled_step(
         short = planned < COMPILE_FROM_STEPS or (settings.max_minutes or math.inf) < COMPILE_FROM_MINUTES
         if short or train.device.type != "cpu":
             return None
-    largest = None
+    largest, shapes = None, None
     if not train.uniform:
         batches = [one for epoch in range(4) for one in sampler.batches(epoch)]
         largest = Largest(
@@ -157,7 +169,11 @@ def compiled_step(
             int(train.slots.max()),
             max(len(one) for one in batches),
         )
-    return CompiledStep(model, kind, complete=train.complete, largest=largest)
+        seen = Counter(
+            largest.shape(int(train.sizes[one].sum()), int(train.slots[one].max())) for one in batches
+        )
+        shapes = frozenset(shape for shape, n in seen.items() if n >= LEAST_SHARE * len(batches))
+    return CompiledStep(model, kind, complete=train.complete, largest=largest, shapes=shapes)
 
 
 class _Functional:
@@ -180,8 +196,8 @@ def pad(batch: Batch, cutoff: float, largest: Largest, *, whole: bool = False) -
     """
     graph, n_atoms, energy, forces, virial, weight = batch
     N, J = graph.neighbour.shape
-    more = (largest.atoms if whole else _bucket(N, largest.atoms)) - N
-    slots = (largest.slots if whole else _bucket(J, largest.slots)) - J
+    atoms, slots = (largest.atoms, largest.slots) if whole else largest.shape(N, J)
+    more, slots = atoms - N, slots - J
     added = max(largest.structures - graph.n_structures, 0) + 1
     device, vector = graph.neighbour.device, graph.edge_vector
     index = torch.arange(N + more, device=device)[:, None]

@@ -15,7 +15,9 @@ from gace.structures.io import Labels
 from gace.training import compiled_step
 from gace.training.batches import Packed
 from gace.training.compiled_step import CompiledStep, Largest, pad
+from gace.training.config import TrainConfig
 from gace.training.losses import Weights, loss_terms, penalty
+from gace.training.sampler import Sampler
 
 needs_compiler = pytest.mark.skipif(
     not compiled.compiler_available(), reason="no C++ compiler on the PATH: nothing can be compiled"
@@ -88,6 +90,45 @@ def test_shapes_beyond_the_limit_are_not_compiled(make_model, mixed, monkeypatch
     terms, _ = step(batch, weights)
     assert not step.compiled
     torch.testing.assert_close(terms, loss_terms(model, batch, weights, kind, False).detach())
+
+
+def test_rare_shapes_are_not_compiled(make_model, monkeypatch):
+    """Of forty waters and one diamond only the waters' shape is worth its code."""
+    structures = [molecule("H2O") for _ in range(40)] + [bulk("C", cubic=True).repeat((2, 1, 1))]
+    labels = [Labels(energy=0.0, forces=np.zeros((len(one), 3)), stress=None) for one in structures]
+    train = Packed(
+        structures,
+        labels,
+        elements=["H", "C", "O"],
+        cutoff=3.5,
+        isolated_atoms={"H": 0.0, "C": 0.0, "O": 0.0},
+        dtype=torch.float64,
+        device=torch.device("cpu"),
+    )
+    made = []
+    monkeypatch.setattr(
+        compiled_step, "CompiledFunction", lambda *arguments: made.append(0) or _Plainly(*arguments)
+    )
+    config = TrainConfig.model_validate(
+        {"data": {"train": "x"}, "training": {"batch_size": 1, "compile": True}}
+    )
+    sampler = Sampler(train.sizes, config, len(train))
+    step = compiled_step.compiled_step(config, make_model(**TINY), train, sampler, penalty("square", 0.01))
+    for index in range(len(structures)):
+        step(train.batch(torch.tensor([index])), Weights(1.0, 1.0, 0.0))
+    assert len(made) == 1
+
+
+class _Plainly:
+    """A function that claims to be compiled."""
+
+    seconds = 0.0
+
+    def __init__(self, function, example) -> None:
+        self.function = function
+
+    def __call__(self, *arguments):
+        return self.function(*arguments)
 
 
 def test_training_goes_on_where_the_compiler_fails(make_model, mixed, monkeypatch):
