@@ -321,7 +321,7 @@ def test_missing_program_is_named_with_the_remedy():
 
 
 def test_processor_time_of_the_job():
-    from aiida_gace.adapters.cp2k import processor_seconds
+    from aiida_gace.adapters.base import processor_seconds
 
     assert processor_seconds("0m0.010s 0m0.020s\n1m2.500s 0m0.500s\n") == pytest.approx(63.03)
     assert processor_seconds("") == 0

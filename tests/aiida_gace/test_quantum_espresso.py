@@ -55,10 +55,10 @@ def compute(localhost):
 
     from aiida_gace.adapters import make_adapter
 
-    def run(atoms, remedy=0, **changes):
+    def run(atoms, remedy=0, seconds=300, **changes):
         adapter = make_adapter(reference(**changes))
         adapter.prepare()
-        _, node = engine.run_get_node(adapter.builder(atoms, remedy, 300))
+        _, node = engine.run_get_node(adapter.builder(atoms, remedy, seconds))
         return adapter.outcome(node, atoms)
 
     return run
@@ -145,6 +145,16 @@ def test_unconverged_field_is_a_failure_and_no_label(compute):
     assert outcome.failure_class == "unconverged"
     assert outcome.core_seconds > 0
     assert "convergence NOT achieved" in outcome.log
+
+
+@needs_program
+@pytest.mark.slow
+def test_limit_that_strikes_within_a_cycle_is_a_timeout(compute):
+    """pw.x looks at its clock between cycles only; the shell tells what the job has cost all the same."""
+    outcome = compute(silicon().repeat(2), seconds=4, cutoff_wfc=60, kpoints_distance=0.3)
+    assert outcome.label is None
+    assert outcome.failure_class == "timeout"
+    assert outcome.core_seconds > 3.5
 
 
 @needs_program

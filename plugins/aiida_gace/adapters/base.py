@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from gace.errors import InputError
 
 if t.TYPE_CHECKING:
     from aiida.engine import ProcessBuilder
-    from aiida.orm import InstalledCode, ProcessNode
+    from aiida.orm import CalcJobNode, InstalledCode, ProcessNode
     from ase import Atoms
 
     from gace_platform.labelling.config import Reference
@@ -44,6 +45,36 @@ class Adapter(t.Protocol):
     def outcome(self, node: ProcessNode, atoms: Atoms) -> Outcome:
         """What became of a finished attempt."""
         ...
+
+
+SHELL_OUTPUT = "_scheduler-stdout.txt"
+"""Where the job script's own words are: with :data:`TIMES`, the processor time of all that it ran."""
+
+TIMES = "times"
+"""Last line of a job script: bash tells the price, whatever became of the program."""
+
+
+def processor_seconds(text: str) -> float:
+    """Processor time by bash's ``times``: that of the shell and of its children, s."""
+    found = re.findall(r"(\d+)m([\d.]+)s", text)
+    return round(sum(60 * int(minutes) + float(seconds) for minutes, seconds in found), 3)
+
+
+def judged_by_the_clock(failure: str, job: CalcJobNode, core_seconds: float) -> str:
+    """``timeout`` in the place of ``killed`` for a job that had as good as used its time up.
+
+    Within a cycle, where the program does not look at its clock, the limit strikes from outside.
+
+    Args:
+        failure: class by what was printed.
+        job: the calculation.
+        core_seconds: processor time of all its processes.
+    """
+    limit = job.get_option("max_wallclock_seconds")
+    if failure != "killed" or limit is None:
+        return failure
+    processes = (job.get_option("resources") or {}).get("num_mpiprocs_per_machine", 1)
+    return "timeout" if core_seconds / processes >= 0.95 * limit else failure
 
 
 def make_adapter(reference: Reference) -> Adapter:

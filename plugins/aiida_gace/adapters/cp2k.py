@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import typing as t
 
 import numpy as np
 
-from aiida_gace.adapters.base import Outcome, local_code, tail, text_of
+from aiida_gace.adapters.base import (
+    SHELL_OUTPUT,
+    TIMES,
+    Outcome,
+    judged_by_the_clock,
+    local_code,
+    processor_seconds,
+    tail,
+    text_of,
+)
 from aiida_gace.computers import job_options
 from gace.errors import missing
 from gace_platform.labelling.config import CP2KReference
@@ -23,7 +31,6 @@ if t.TYPE_CHECKING:
     from ase import Atoms
 
 OUTPUT = "aiida.out"
-SHELL_OUTPUT = "_scheduler-stdout.txt"
 DAY = 86400.0
 
 
@@ -59,7 +66,7 @@ class CP2KAdapter:
             **job_options(time_limit),
             "parser_name": "gace.cp2k",
             # the price: processor time of the shell and of all it ran, whatever became of the program
-            "append_text": "times",
+            "append_text": TIMES,
         }
         return builder
 
@@ -74,10 +81,7 @@ class CP2KAdapter:
         failure = failure_class(output, errors)
         if node.exit_status in (110, 120, 140):  # AiiDA's own: memory, time, node
             failure = {110: "memory", 120: "timeout", 140: "killed"}[node.exit_status]
-        limit = node.get_option("max_wallclock_seconds")
-        if failure == "killed" and limit is not None and price >= 0.95 * limit:
-            # the limit struck within a cycle, where the program does not look at its clock
-            failure = "timeout"
+        failure = judged_by_the_clock(failure, node, price)
         log = telling(output) or tail(errors)
         return Outcome(None, failure, " ".join(words.split()), log, price)
 
@@ -110,10 +114,4 @@ class CP2KAdapter:
         return local_code(self.engine.executable(), "cp2k", text)
 
 
-def processor_seconds(text: str) -> float:
-    """Processor time by bash's ``times``: that of the shell and of its children, s."""
-    found = re.findall(r"(\d+)m([\d.]+)s", text)
-    return round(sum(60 * int(minutes) + float(seconds) for minutes, seconds in found), 3)
-
-
-__all__ = ["CP2KAdapter", "processor_seconds"]
+__all__ = ["CP2KAdapter"]

@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 from ase.units import GPa, Ry
 
-from aiida_gace.adapters.base import Outcome, local_code, tail, text_of
+from aiida_gace.adapters.base import (
+    SHELL_OUTPUT,
+    TIMES,
+    Outcome,
+    judged_by_the_clock,
+    local_code,
+    processor_seconds,
+    tail,
+    text_of,
+)
 from aiida_gace.computers import job_options
 from gace_platform.labelling.config import QuantumEspressoReference
 from gace_platform.labelling.engines.base import Label
@@ -80,6 +89,8 @@ class QuantumEspressoAdapter:
                 "withmpi": reference.processes > 1,
                 "max_wallclock_seconds": int(time_limit or DAY),
                 **job_options(time_limit),
+                # the price, also of a program that was ended from outside and did not tell its own
+                "append_text": TIMES,
             },
         )
         if alone:
@@ -94,7 +105,8 @@ class QuantumEspressoAdapter:
         """Energy, forces and stress of a converged calculation, else its failure class and last words."""
         jobs = sorted((job for job in node.called if _is_job(job)), key=lambda job: job.pk)
         outputs = [text_of(job, OUTPUT) for job in jobs]
-        price = round(sum(map(core_seconds, outputs)) * self.engine.reference.processes, 3)
+        prices = [self._price(job, output) for job, output in zip(jobs, outputs, strict=True)]
+        price = round(sum(prices), 3)
         if node.is_finished_ok:
             try:
                 return Outcome(self._label(node, atoms), None, "", "", price)
@@ -106,7 +118,14 @@ class QuantumEspressoAdapter:
         words = job.exit_message or str(node.exception or node.exit_message or "it left no output")
         errors = text_of(job, "_scheduler-stderr.txt")
         failure = failure_class(job.exit_status, last, errors)
+        if jobs:
+            failure = judged_by_the_clock(failure, job, prices[-1])
         return Outcome(None, failure, " ".join(words.split()), telling(last) or tail(errors), price)
+
+    def _price(self, job: t.Any, output: str) -> float:
+        """Processor time of one calculation, s: what the shell tells, else what the program does."""
+        told = processor_seconds(text_of(job, SHELL_OUTPUT))
+        return told or core_seconds(output) * self.engine.reference.processes
 
     def _label(self, node: ProcessNode, atoms: Atoms) -> Label:
         found = node.outputs.output_parameters.get_dict()

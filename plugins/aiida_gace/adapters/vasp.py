@@ -8,8 +8,16 @@ import numpy as np
 from ase import Atoms
 from ase.units import GPa
 
-from aiida_gace.adapters.base import Outcome, local_code, tail, text_of
-from aiida_gace.adapters.cp2k import processor_seconds
+from aiida_gace.adapters.base import (
+    SHELL_OUTPUT,
+    TIMES,
+    Outcome,
+    judged_by_the_clock,
+    local_code,
+    processor_seconds,
+    tail,
+    text_of,
+)
 from aiida_gace.computers import job_options
 from gace.errors import missing
 from gace_platform.labelling.config import VaspReference
@@ -22,7 +30,6 @@ if t.TYPE_CHECKING:
     from aiida.orm import ProcessNode
 
 OUTPUT = "vasp_output"
-SHELL_OUTPUT = "_scheduler-stdout.txt"
 KILOBAR = 0.1 * GPa
 DAY = 86400.0
 FREE_ENERGY = "energy_free"
@@ -91,7 +98,7 @@ class VaspAdapter:
             "withmpi": reference.processes > 1,
             "max_wallclock_seconds": int(time_limit or DAY),
             # the price: processor time of the shell and of all it ran, whatever became of the program
-            "append_text": "times",
+            "append_text": TIMES,
             **job_options(time_limit),
         }
         return builder
@@ -108,6 +115,7 @@ class VaspAdapter:
         errors = text_of(node, "_scheduler-stderr.txt")
         words = str(node.exit_message or node.exception or "it left no output")
         failure = failure_class(node.exit_status, f"{output}\n{errors}")
+        failure = judged_by_the_clock(failure, node, price)
         return Outcome(None, failure, " ".join(words.split()), tail(output) or tail(errors), price)
 
     def _label(self, node: t.Any, atoms: Atoms) -> Label:
