@@ -149,12 +149,32 @@ def test_unconverged_field_is_a_failure_and_no_label(compute):
 
 @needs_program
 @pytest.mark.slow
-def test_limit_that_strikes_within_a_cycle_is_a_timeout(compute):
-    """pw.x looks at its clock between cycles only; the shell tells what the job has cost all the same."""
-    outcome = compute(silicon().repeat(2), seconds=4, cutoff_wfc=60, kpoints_distance=0.3)
+def test_time_limit_is_a_timeout_with_its_price(compute):
+    """pw.x looks at its clock between cycles."""
+    outcome = compute(silicon(), seconds=1, cutoff_wfc=60, kpoints_distance=0.2)
     assert outcome.label is None
     assert outcome.failure_class == "timeout"
-    assert outcome.core_seconds > 3.5
+    assert outcome.core_seconds > 0.9
+
+
+@pytest.mark.parametrize(
+    ("failure", "seconds", "expected"),
+    [("killed", 199.0, "timeout"), ("killed", 100.0, "killed"), ("memory", 199.0, "memory")],
+)
+def test_limit_that_strikes_within_a_cycle_is_a_timeout(localhost, failure, seconds, expected):
+    """Two processes that had 100 s each."""
+    from aiida import orm
+
+    from aiida_gace.adapters.base import judged_by_the_clock
+
+    job = orm.CalcJobNode()
+    job.set_options(
+        {
+            "resources": {"num_machines": 1, "num_mpiprocs_per_machine": 2},
+            "max_wallclock_seconds": 100,
+        }
+    )
+    assert judged_by_the_clock(failure, job, seconds) == expected
 
 
 @needs_program
