@@ -56,7 +56,6 @@ def ours(name: str, seconds: float, seed: int, overrides: list[str]) -> dict[str
         spent, steps = trainer.spent, trainer.step
         potential = Potential([trainer.result()], isolated_atom_energies=data.isolated_atoms)
     found = gace.evaluate(potential, read_structures(DATA / TASKS[name].test))
-    found = found if isinstance(found, dict) else json.loads(found.model_dump_json())
     return {
         "package": "gace",
         "cpu_seconds": round(spent),

@@ -25,6 +25,19 @@ needs_compiler = pytest.mark.skipif(
 TINY = dict(l_max=[1], channels=2, radial_hidden=[3], densities=2, readout_hidden=2, order=2)
 
 
+def packed(structures, labels):
+    """What training reads."""
+    return Packed(
+        structures,
+        labels,
+        elements=["H", "C", "O"],
+        cutoff=3.5,
+        isolated_atoms={"H": 0.0, "C": 0.0, "O": 0.0},
+        dtype=torch.float64,
+        device=torch.device("cpu"),
+    )
+
+
 @pytest.fixture
 def mixed():
     """Molecules of two sizes and a crystal, with a label missing here and there."""
@@ -40,15 +53,7 @@ def mixed():
                 stress=rng.normal(size=(3, 3)) if atoms.pbc.all() else None,
             )
         )
-    return Packed(
-        structures,
-        labels,
-        elements=["H", "C", "O"],
-        cutoff=3.5,
-        isolated_atoms={"H": 0.0, "C": 0.0, "O": 0.0},
-        dtype=torch.float64,
-        device=torch.device("cpu"),
-    )
+    return packed(structures, labels)
 
 
 def test_padding_changes_neither_loss_nor_gradients(make_model, mixed):
@@ -96,15 +101,7 @@ def test_rare_shapes_are_not_compiled(make_model, monkeypatch):
     """Of forty waters and one diamond only the waters' shape is worth its code."""
     structures = [molecule("H2O") for _ in range(40)] + [bulk("C", cubic=True).repeat((2, 1, 1))]
     labels = [Labels(energy=0.0, forces=np.zeros((len(one), 3)), stress=None) for one in structures]
-    train = Packed(
-        structures,
-        labels,
-        elements=["H", "C", "O"],
-        cutoff=3.5,
-        isolated_atoms={"H": 0.0, "C": 0.0, "O": 0.0},
-        dtype=torch.float64,
-        device=torch.device("cpu"),
-    )
+    train = packed(structures, labels)
     made = []
     monkeypatch.setattr(
         compiled_step, "CompiledFunction", lambda *arguments: made.append(0) or _Plainly(*arguments)

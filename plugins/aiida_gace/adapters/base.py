@@ -60,6 +60,11 @@ def processor_seconds(text: str) -> float:
     return round(sum(60 * int(minutes) + float(seconds) for minutes, seconds in found), 3)
 
 
+def price_told(job: ProcessNode) -> float:
+    """Processor time that a job's shell tells, s; 0 where it was ended before it could."""
+    return processor_seconds(text_of(job, SHELL_OUTPUT))
+
+
 def judged_by_the_clock(failure: str, job: CalcJobNode, core_seconds: float) -> str:
     """``timeout`` in the place of ``killed`` for a job that had as good as used its time up.
 

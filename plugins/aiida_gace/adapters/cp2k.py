@@ -8,12 +8,11 @@ import typing as t
 import numpy as np
 
 from aiida_gace.adapters.base import (
-    SHELL_OUTPUT,
     TIMES,
     Outcome,
     judged_by_the_clock,
     local_code,
-    processor_seconds,
+    price_told,
     tail,
     text_of,
 )
@@ -73,7 +72,7 @@ class CP2KAdapter:
     def outcome(self, node: ProcessNode, atoms: Atoms) -> Outcome:
         """Energy, forces and stress of a converged calculation, else its failure class and last words."""
         output = text_of(node, OUTPUT)
-        price = processor_seconds(text_of(node, SHELL_OUTPUT))
+        price = price_told(node)
         if node.is_finished_ok:
             return Outcome(self._label(node, atoms), None, "", "", price)
         words = abort_message(output) or str(node.exception or node.exit_message or "it left no output")

@@ -12,12 +12,11 @@ import numpy as np
 from ase.units import GPa, Ry
 
 from aiida_gace.adapters.base import (
-    SHELL_OUTPUT,
     TIMES,
     Outcome,
     judged_by_the_clock,
     local_code,
-    processor_seconds,
+    price_told,
     tail,
     text_of,
 )
@@ -124,7 +123,7 @@ class QuantumEspressoAdapter:
 
     def _price(self, job: t.Any, output: str) -> float:
         """Processor time of one calculation, s: what the shell tells, else what the program does."""
-        told = processor_seconds(text_of(job, SHELL_OUTPUT))
+        told = price_told(job)
         return told or core_seconds(output) * self.engine.reference.processes
 
     def _label(self, node: ProcessNode, atoms: Atoms) -> Label:

@@ -9,12 +9,11 @@ from ase import Atoms
 from ase.units import GPa
 
 from aiida_gace.adapters.base import (
-    SHELL_OUTPUT,
     TIMES,
     Outcome,
     judged_by_the_clock,
     local_code,
-    processor_seconds,
+    price_told,
     tail,
     text_of,
 )
@@ -106,7 +105,7 @@ class VaspAdapter:
     def outcome(self, node: ProcessNode, atoms: Atoms) -> Outcome:
         """Energy, forces and stress of a converged calculation, else its failure class and last words."""
         output = text_of(node, OUTPUT)
-        price = processor_seconds(text_of(node, SHELL_OUTPUT))
+        price = price_told(node)
         if node.is_finished_ok:
             try:
                 return Outcome(self._label(node, atoms), None, "", "", price)
