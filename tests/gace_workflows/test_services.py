@@ -9,6 +9,7 @@ import yaml
 
 from gace.errors import InputError
 from gace_workflows import recipes
+from gace_workflows.campaign import daemon
 from gace_workflows.campaign.daemon import end_leftovers
 from gace_workflows.campaign.file import dump_campaign, load_campaign, parse_campaign
 from gace_workflows.campaign.services import Services, broker_of, check_services, storage_of
@@ -86,3 +87,21 @@ def test_the_supervisors_helper_is_ended_with_the_daemon(tmp_path):
         for one in (ours, theirs):
             one.kill()
             one.wait()
+
+
+def test_a_supervisor_ended_while_it_ended_leaves_nothing_that_stops_a_repair(tmp_path, monkeypatch):
+    folder = tmp_path / ".aiida"
+    left = [
+        folder / "daemon" / "circus-one.pid",
+        *(folder / "broker" / "one" / f"broker.{a}" for a in ("pid", "sockets")),
+    ]
+    kept = [folder / "daemon" / "log" / "circus-one.log", folder / "broker" / "one" / "queue.db"]
+    for file in (*left, *kept):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("4194305")
+    found = []
+    monkeypatch.setattr(daemon, "forget_lost_jobs", lambda: 0)
+    monkeypatch.setattr(daemon, "verdi", lambda *words: found.append([file.exists() for file in left]))
+    daemon.repair(tmp_path, "one")
+    assert found == [[False, False, False]]
+    assert all(file.exists() for file in kept)

@@ -30,22 +30,25 @@ def start_daemon() -> None:
     Raises:
         ProfileError: it did not come up.
     """
-    from aiida.engine.daemon.client import DaemonException, get_daemon_client
+    from aiida.engine.daemon.client import DaemonException, DaemonTimeoutException, get_daemon_client
     from aiida.manage.configuration import get_config_option
 
     if daemon_runs():
         return
     number = int(get_config_option("daemon.default_workers"))
+    deadline = time.monotonic() + START_SECONDS
     try:
         get_daemon_client().start_daemon(number_workers=number, timeout=int(START_SECONDS))
+    except DaemonTimeoutException:
+        pass  # by the machine's clock, which may have jumped: waited for below
     except DaemonException as error:
         raise ProfileError(f"the AiiDA daemon did not start: {' '.join(str(error).split())}") from None
     # AiiDA itself waits ten seconds for the broker, too little on a machine that is busy
-    deadline = time.monotonic() + START_SECONDS
-    while has_own_broker() and not (broker_folder() / "broker.sockets").is_file():
-        if time.monotonic() > deadline:
-            raise ProfileError(f"AiiDA's message broker did not start within {START_SECONDS:g} s")
-        time.sleep(0.2)
+    for what, runs in (("the AiiDA daemon", daemon_runs), ("AiiDA's message broker", broker_runs)):
+        while not runs():
+            if time.monotonic() > deadline:
+                raise ProfileError(f"{what} did not start within {START_SECONDS:g} s")
+            time.sleep(0.2)
 
 
 def stop_daemon(folder: Path) -> None:
@@ -72,6 +75,11 @@ def has_own_broker() -> bool:
     from aiida.manage.configuration import get_profile
 
     return bool(get_profile().process_control_backend == "core.zeromq")
+
+
+def broker_runs() -> bool:
+    """Whether the loaded profile's broker can be reached; a server's is not for us to start."""
+    return not has_own_broker() or (broker_folder() / "broker.sockets").is_file()
 
 
 def daemon_workers() -> int:
@@ -124,9 +132,13 @@ def repair(folder: Path, campaign: str) -> None:
     The daemon must not be running; it is started afterwards.
     """
     end_leftovers(folder)
-    # The number in a stale file may belong to somebody else by now; and a worker that finds the sockets of a
-    # broker that was killed would wait for it forever.
-    for stale in aiida_folder(folder).glob("broker/*/broker.*"):
+    # The number in a stale file may belong to somebody else by now, and a worker that finds the sockets of a
+    # broker that was killed would wait for it forever; a supervisor that was ended while it ended leaves the
+    # file by which AiiDA takes the daemon for running.
+    for stale in (
+        *aiida_folder(folder).glob("broker/*/broker.*"),
+        *aiida_folder(folder).glob("daemon/*.pid"),
+    ):
         if stale.suffix in (".pid", ".sockets", ".status"):
             stale.unlink(missing_ok=True)
     forget_lost_jobs()

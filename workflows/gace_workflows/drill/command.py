@@ -67,6 +67,8 @@ def command(
         click.echo(f"labels paid twice: {found['labels_paid_twice']}")
         for name, met in found["faults"].items():
             click.echo(f"{name}: {'met' if met else 'NOT MET'}")
+        for failure in found["failures"]:
+            click.echo(failure)
     if not (found["hash_equal"] and not found["labels_paid_twice"] and all(found["faults"].values())):
         sys.exit(1)
 
@@ -86,13 +88,13 @@ def drill(
     Returns:
         ``kills`` (done), ``by_kind`` (0 for a kind that was never met), ``rounds``, ``hash_equal`` (of every
         round), ``labels_paid_twice``, ``faults`` (name: met as it should), ``failures`` (rounds that did not
-        end, why), ``wall_seconds``.
+        end and faults that were not met, why), ``wall_seconds``.
 
     Raises:
         DrillError: the undisturbed campaign failed.
     """
     from gace_workflows.drill.faults import FAULTS
-    from gace_workflows.drill.rehearsal import undisturbed
+    from gace_workflows.drill.rehearsal import DrillError, undisturbed
     from gace_workflows.drill.rounds import kill_through, targets_of
 
     began = time.monotonic()
@@ -128,7 +130,11 @@ def drill(
     for name, meet in FAULTS.items() if engine == "teacher" else ():
         scratch = folder / name.replace(" ", "-")
         scratch.mkdir()
-        faults[name] = meet(folder / "peace" / "campaign", scratch)
+        try:
+            faults[name] = meet(folder / "peace" / "campaign", scratch)
+        except DrillError as error:
+            faults[name] = False
+            failures.append(f"{name}: {error}")
         tell(f"{name}: {'met' if faults[name] else 'NOT MET'}")
     return {
         "kills": done.total(),

@@ -126,6 +126,10 @@ def undisturbed(folder: Path, seed: int, timeout: float, engine: str = "teacher"
             process.wait(60)
             raise DrillError(f"the undisturbed rehearsal did not end within {timeout:g} s") from None
     if code:
-        last = (folder / "output").read_text(errors="replace").strip().splitlines()[-1:]
-        raise DrillError(f"the undisturbed rehearsal failed: {' '.join(last)}")
+        raise DrillError(f"the undisturbed rehearsal failed: {last_line(folder / 'output')}")
     return summary_of(folder / "campaign")
+
+
+def last_line(output: Path) -> str:
+    """Last line of what a command printed."""
+    return " ".join(output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:])
