@@ -17,7 +17,6 @@ from gace.errors import LabelError
 from gace.randomness import generator
 from gace.structures.io import set_labels, write_structures
 from gace_platform.labelling.config import PySCFReference
-from gace_platform.labelling.engines.base import Failure
 from gace_platform.labelling.engines.pyscf import PySCFEngine
 
 ACCOUNT = "account"
@@ -92,10 +91,16 @@ def atoms_of(symbol: str) -> list[Atoms]:
 
 
 def _energy(engine: PySCFEngine, atom: Atoms) -> float:
-    """Energy by the first remedy that converges: an atom in the wrong state is a hard case."""
+    """Energy of the first remedy whose field converges, eV: an atom in the wrong state is a hard case.
+
+    The engine itself would refuse some of them as excited states; a program without that check would not.
+    """
     for attempt in range(len(engine.remedies()) - 1):
-        with contextlib.suppress(Failure):
-            return engine.run(atom, attempt).energy
+        field = engine._self_consistent_field(atom, attempt, io.StringIO())
+        with contextlib.suppress(np.linalg.LinAlgError):
+            energy = float(field.kernel()) * Hartree
+            if field.converged:
+                return energy
     raise LabelError(f"no remedy helps for {atom.symbols} with {atom.info['spin']} unpaired electrons")
 
 

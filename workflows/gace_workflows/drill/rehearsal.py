@@ -50,8 +50,9 @@ SILICON: dict[str, Any] = {
         "engine": "quantum-espresso",
         "pseudopotentials": {"Si": "Si.pz-vbc.UPF"},
         "protocol": "fast",
-        "cutoff_wfc": 10,
-        "kpoints_distance": 1.0,
+        # a second or two of pw.x for each label, so that a kill can meet it
+        "cutoff_wfc": 20,
+        "kpoints_distance": 0.45,
         "smearing": "gaussian",
         "isolated_box": 6.0,
     },
