@@ -9,6 +9,7 @@ exact derivatives of what is evaluated, and energy is conserved as well as witho
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -24,11 +25,14 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-9}
 SHORTEST = 0.1
 """Å; the table's first knot. Closer atoms get the first piece continued."""
 
-INTERVALS = (64, 128, 256, 512, 1024, 2048)
-"""Numbers of pieces tried, from few to many."""
+FEWEST, MOST = 64, 2048
+"""Numbers of pieces tried first and at most."""
 
 PLACES = (0.3, 0.5, 0.7)
 """Shares of an interval at which the error is looked for."""
+
+AT_ONCE = 256
+"""Distances whose functions and derivatives are formed at once."""
 
 LARGEST = 128 << 20
 """Bytes of all tables of a model, beyond which there are none (two dozen elements)."""
@@ -85,41 +89,56 @@ def _tabulated(
     layer, n = model.layers[t], len(model.elements)
     first, cutoff = SHORTEST * min(1.0, model.cutoff / 5.0), model.cutoff
     row = 3 * layer.channels * (layer.l_max + 1) * torch.finfo(dtype).bits // 8
-    for intervals in INTERVALS:
+    intervals = FEWEST
+    while intervals <= MOST:
         if n * n * (intervals + 1) * row > left:
             return None
-        step = (cutoff - first) / intervals
-        knots = torch.linspace(first, cutoff, intervals + 1, dtype=torch.float64)
-        values = torch.empty(n * n, intervals + 1, 3, layer.channels * (layer.l_max + 1), dtype=dtype)
-        error = 0.0
-        for a in range(n):
-            table = at_knots(_functions(model, t, a, intervals + 1), knots.repeat(n), step)
-            table = table.unflatten(0, (n, intervals + 1))
-            # exactly zero at the cutoff with two derivatives, whatever rounding made of them
-            table[:, -1] = 0.0
-            # the remainder of a piece is x³ (1-x)³ f⁽⁶⁾ / 720, largest in the middle if f⁽⁶⁾ varies slowly
-            between = torch.cat([knots[:-1] + x * step for x in PLACES])
-            expected = _functions(model, t, a, len(between))(between.repeat(n)).unflatten(0, (n, -1))
-            found = torch.cat([between_knots(table, x) for x in PLACES], dim=1)
-            error = max(error, float((found - expected).abs().max() / expected.square().mean().sqrt()))
-            values[a * n : (a + 1) * n] = table
-            if error > tolerance:
-                break
-        else:
-            limits = torch.tensor([first, 1.0 / step, cutoff], dtype=dtype)
+        values, error = _pieces(model, t, intervals, first, dtype)
+        if error <= tolerance:
+            limits = torch.tensor([first, intervals / (cutoff - first), cutoff], dtype=dtype)
             return RadialTable(values, limits, layer.l_max + 1, layer.channels, error)
+        # the error falls with the sixth power of the step
+        enough = intervals * (error / tolerance) ** (1 / 6)
+        intervals = min(32 * math.ceil(1.05 * enough / 32), 4 * intervals)
     return None
 
 
-def _functions(model: GraphACE, t: int, centre: int, each: int) -> Callable[[Tensor], Tensor]:
-    """Radial functions of a centre at ``each`` distances to every element: ``(n each,) -> (n each, F)``."""
-    radial, n = model.layers[t].radial, len(model.elements)
-    neighbour = torch.arange(n).repeat_interleave(each).unsqueeze(0)
+def _pieces(
+    model: GraphACE, t: int, intervals: int, first: float, dtype: torch.dtype
+) -> tuple[Tensor, float]:
+    """Values and error of the table of a layer with so many pieces, as in :class:`RadialTable`."""
+    layer, n = model.layers[t], len(model.elements)
+    step = (model.cutoff - first) / intervals
+    knots = torch.linspace(first, model.cutoff, intervals + 1, dtype=torch.float64)
+    values = torch.empty(n * n, intervals + 1, 3, layer.channels * (layer.l_max + 1), dtype=dtype)
+    error = 0.0
+    for a in range(n):
+        largest = square = 0.0
+        # one pair after another: the derivatives of many distances at once take the memory of a run
+        for b in range(n):
+            functions = _functions(model, t, a, b)
+            table = torch.cat([at_knots(functions, some, step) for some in knots.split(AT_ONCE)])
+            # exactly zero at the cutoff with two derivatives, whatever rounding made of them
+            table[-1] = 0.0
+            # the remainder of a piece is x³ (1-x)³ f⁽⁶⁾ / 720, largest in the middle if f⁽⁶⁾ varies slowly
+            for x in PLACES:
+                expected = torch.cat([functions(some + x * step) for some in knots[:-1].split(AT_ONCE)])
+                largest = max(largest, float((between_knots(table, x) - expected).abs().max()))
+                square += float(expected.square().mean()) / (n * len(PLACES))
+            values[a * n + b] = table
+        error = max(error, largest / square**0.5)
+    return values, error
+
+
+def _functions(model: GraphACE, t: int, centre: int, neighbour: int) -> Callable[[Tensor], Tensor]:
+    """Radial functions of a pair of elements at any distances: ``(n,) -> (n, F)``."""
+    radial = model.layers[t].radial
 
     def functions(r: Tensor) -> Tensor:
         envelope = smooth_cutoff(r, model.cutoff, model.cutoff_power) / model.sqrt_mean_neighbours
         basis = model.radial_basis(r).unsqueeze(0)
-        found: Tensor = radial(basis, torch.full((1,), centre), neighbour, envelope.view(1, -1, 1))
+        of_neighbours = torch.full((1, len(r)), neighbour)
+        found: Tensor = radial(basis, torch.full((1,), centre), of_neighbours, envelope.view(1, -1, 1))
         return found[0]
 
     return functions
@@ -154,6 +173,7 @@ def _derivative(values: Tensor, r: Tensor) -> Tensor:
     Backwards twice: the gradient of ``Σ v f`` by r is linear in v, and its derivative by v is f′.
     """
     v = torch.zeros_like(values, requires_grad=True)
-    (slope,) = torch.autograd.grad(values, r, v, create_graph=True)
+    # as a sum, not by ``grad_outputs``: for those PyTorch loads its symbolic shapes, 50 MB and half a second
+    (slope,) = torch.autograd.grad((values * v).sum(), r, create_graph=True)
     (found,) = torch.autograd.grad(slope.sum(), v, create_graph=True)
     return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -93,7 +96,7 @@ def test_tables_are_as_exact_as_promised(dtype, basis):
         assert table.error <= TOLERANCE[dtype]
         first, _, cutoff = table.range.double().tolist()
         r = first + (cutoff - first) * torch.rand(3000, dtype=torch.float64)
-        functions = module._functions(exact, t, 2, 3000)(r.repeat(3)).unflatten(0, (3, -1))[1]
+        functions = module._functions(exact, t, 2, 1)(r)
         read = read_off(table, torch.full((3000,), 2 * 3 + 1), r)
         scale = functions.square().mean().sqrt()
         # what single precision cannot hold of the functions and of the place comes on top
@@ -104,7 +107,7 @@ def test_tables_are_as_exact_as_promised(dtype, basis):
 def test_error_falls_with_the_sixth_power_of_the_step(monkeypatch):
     errors = []
     for intervals in (32, 64):
-        monkeypatch.setattr(module, "INTERVALS", (intervals,))
+        monkeypatch.setattr(module, "FEWEST", intervals)
         errors.append(radial_tables(make(), tolerance=1.0)[0].error)
     assert 40 < errors[0] / errors[1] < 90
 
@@ -126,7 +129,7 @@ def test_potential_agrees_with_its_networks(preset, dtype):
 @needs_kernels
 def test_forces_and_stress_are_the_slopes_of_what_is_evaluated(monkeypatch):
     """Few pieces, so that the tables are far from the network: energy and forces still belong together."""
-    monkeypatch.setattr(module, "INTERVALS", (12,))
+    monkeypatch.setattr(module, "FEWEST", 12)
     monkeypatch.setitem(TOLERANCE, torch.float64, 1.0)
     atoms = bulk("Si", cubic=True)
     atoms.rattle(0.1, seed=4)
@@ -175,7 +178,8 @@ def test_nothing_is_trained_through_tables():
 
 
 def test_what_cannot_be_met_is_not_tabulated(monkeypatch):
-    monkeypatch.setattr(module, "INTERVALS", (8, 16))
+    monkeypatch.setattr(module, "MOST", 32)
+    monkeypatch.setattr(module, "FEWEST", 8)
     assert radial_tables(make()) is None
 
 
@@ -203,3 +207,15 @@ def test_without_kernels_the_networks_answer(monkeypatch):
 
 def test_the_commands_offer_every_path():
     assert sorted(OFFERED) == sorted(PATHS)
+
+
+def test_making_tables_loads_no_symbolic_algebra():
+    """PyTorch loads its symbolic shapes, 50 MB and half a second, for gradients with ``grad_outputs``."""
+    script = (
+        "import sys; from gace.potential.graph_ace import GraphACE; "
+        "from gace.potential.tables import radial_tables; "
+        "model = GraphACE.from_preset('1L-small', elements=['Si'], cutoff=4.5, seed=3); "
+        "assert radial_tables(model) and 'sympy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
