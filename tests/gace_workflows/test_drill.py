@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from gace.randomness import generator
-from gace_workflows.drill import clock
+from gace_workflows.drill import clock, faults, rehearsal, rounds
+from gace_workflows.drill.command import drill
 from gace_workflows.drill.faults import unreadable_scratch
-from gace_workflows.drill.rehearsal import REHEARSALS
+from gace_workflows.drill.rehearsal import REHEARSALS, DrillError
 from gace_workflows.drill.rounds import TARGETS, Hunter, targets_of
 from gace_workflows.drill.victims import kill, kind_of, processes_of
 
@@ -149,6 +150,35 @@ def test_the_shifted_clock_follows_its_file(tmp_path):
 
 def test_unreadable_scratch_is_told_and_survived(tmp_path):
     assert unreadable_scratch(tmp_path / "no campaign is needed", tmp_path)
+
+
+def test_a_campaign_that_ends_before_its_clock_has_jumped_says_so(monkeypatch, tmp_path):
+    script = "print('✓ generation 0: select\\nerror: no more disk')"
+
+    def short(output, *arguments, environment):
+        return subprocess.Popen([sys.executable, "-c", script], stdout=output)
+
+    monkeypatch.setattr(clock, "start", short)
+    monkeypatch.setattr(clock, "summary_of", lambda folder: {})
+    monkeypatch.setattr(clock, "seed_of", lambda folder: 3)
+    with pytest.raises(DrillError, match="before its clock had jumped: error: no more disk"):
+        clock.clock_jump(tmp_path, tmp_path)
+    assert (tmp_path / "offset").read_text() == str(clock.JUMPS[0])
+
+
+def test_a_fault_that_could_not_be_tried_is_not_met_and_says_why(monkeypatch, tmp_path):
+    def broken(campaign, scratch):
+        raise DrillError("the campaign ended early")
+
+    peaceful = {"dataset_hash": "a"}
+    monkeypatch.setattr(rehearsal, "undisturbed", lambda *arguments: peaceful)
+    monkeypatch.setattr(
+        rounds, "kill_through", lambda *arguments: rounds.Round(Counter(daemon=2), "a", 0, "")
+    )
+    monkeypatch.setattr(faults, "FAULTS", {"broken": broken, "fine": lambda campaign, scratch: True})
+    found = drill(tmp_path, 2, 2, 1.0, 10.0, 3)
+    assert found["faults"] == {"broken": False, "fine": True}
+    assert found["failures"] == ["broken: the campaign ended early"]
 
 
 @pytest.mark.parametrize(("shift", "restarts"), [(-3600.0, 1), (3600.0, 0)])
