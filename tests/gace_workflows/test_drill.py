@@ -192,6 +192,7 @@ def test_a_clock_set_back_restarts_the_daemon(monkeypatch, tmp_path, shift, rest
     started = []
     monkeypatch.setattr(daemon, "daemon_runs", lambda: True)
     monkeypatch.setattr(daemon, "daemon_workers", lambda: 2)
+    monkeypatch.setattr(daemon, "has_tasks", lambda: True)
     monkeypatch.setattr(daemon, "stop_daemon", lambda folder: None)
     monkeypatch.setattr(daemon, "repair", lambda folder, name: None)
     monkeypatch.setattr(daemon, "start_daemon", lambda: started.append(True))

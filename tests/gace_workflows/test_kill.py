@@ -119,3 +119,28 @@ def test_campaign_in_the_background_ends_by_itself(rehearsal, write_campaign, ga
     assert (shown["state"], shown["kept"]) == ("running", True)
     keeper.wait(1500)
     assert json.loads((folder / "summary.json").read_text())["dataset_hash"] == undisturbed["dataset_hash"]
+
+
+@pytest.mark.timeout(1800)
+def test_workers_lost_after_a_resume_lose_no_process(rehearsal, write_campaign, tmp_path):
+    """What a repair queued is as safe with a worker that dies as what was queued at first."""
+    _, undisturbed, _ = rehearsal
+    folder = tmp_path / "tiny"
+    output_file = tmp_path / "output"
+
+    def workers():
+        return [one for one in processes_of(folder) if {"daemon", "worker"} <= set(one.cmdline())]
+
+    with output_file.open("wb") as output:
+        process = start(output, "run", write_campaign(tmp_path / "input"), "--dir", folder)
+        wait_for(lambda: labels_in(folder) >= 2, process)
+        kill_everything(folder)
+        process.wait(10)
+        process = start(output, "resume", folder)
+        # every process was revived by the repair and is with one of the workers by now
+        wait_for(lambda: output_file.read_text().count("✓") >= 4, process)
+        for one in workers():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        assert process.wait(1500) == 0
+    assert json.loads((folder / "summary.json").read_text())["dataset_hash"] == undisturbed["dataset_hash"]

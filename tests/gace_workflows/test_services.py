@@ -1,8 +1,11 @@
 """The ``aiida:`` section of a campaign file: what it means, and what is refused before anything starts."""
 
+import json
 import os
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,6 +15,8 @@ from gace_workflows import recipes
 from gace_workflows.campaign import daemon
 from gace_workflows.campaign.daemon import end_leftovers
 from gace_workflows.campaign.file import dump_campaign, load_campaign, parse_campaign
+from gace_workflows.campaign.folder import CampaignFolder
+from gace_workflows.campaign.keeper import DaemonCare
 from gace_workflows.campaign.services import Services, broker_of, check_services, storage_of
 from gace_workflows.drill.rehearsal import REHEARSAL
 
@@ -101,7 +106,51 @@ def test_a_supervisor_ended_while_it_ended_leaves_nothing_that_stops_a_repair(tm
         file.write_text("4194305")
     found = []
     monkeypatch.setattr(daemon, "forget_lost_jobs", lambda: 0)
+    monkeypatch.setattr(daemon, "queue_lost_processes", lambda: 0)
     monkeypatch.setattr(daemon, "verdi", lambda *words: found.append([file.exists() for file in left]))
     daemon.repair(tmp_path, "one")
     assert found == [[False, False, False]]
     assert all(file.exists() for file in kept)
+
+
+@pytest.mark.aiida
+def test_a_lost_process_gets_a_task_that_lasts_until_it_has_ended(tmp_path, monkeypatch):
+    """A task that is done when a worker begins is gone with that worker."""
+    control = pytest.importorskip("aiida.engine.processes.control", reason="needs aiida-core")
+    manage = pytest.importorskip("aiida.manage", reason="needs aiida-core")
+    monkeypatch.setattr(daemon, "has_own_broker", lambda: True)
+    monkeypatch.setattr(daemon, "broker_folder", lambda: tmp_path)
+    monkeypatch.setattr(manage, "get_manager", lambda: SimpleNamespace(get_broker=lambda: None))
+    monkeypatch.setattr(control, "get_active_processes", lambda project: [7, 5, 32])
+    monkeypatch.setattr(control, "get_process_tasks", lambda broker: [32])
+    assert daemon.queue_lost_processes() == 2
+    queued = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("storage/tasks/pending/*"))]
+    told = [str(one) for one in queued]
+    assert len(told) == 2
+    for number, task in zip((5, 7), told, strict=True):
+        assert f"'pid': {number}" in task
+        assert "'nowait': False" in task
+
+
+def test_a_daemon_without_any_task_is_started_again(tmp_path, monkeypatch):
+    """The work chain has not ended, so a task is lost."""
+    (tmp_path / "broker.status").write_text('{"pending_tasks": 0, "processing_tasks": 0}')
+    monkeypatch.setattr(daemon, "has_own_broker", lambda: True)
+    monkeypatch.setattr(daemon, "broker_folder", lambda: tmp_path)
+    assert not daemon.has_tasks()
+    (tmp_path / "broker.status").write_text('{"pending_tasks": 0, "processing_tasks": 1}')
+    assert daemon.has_tasks()
+    now, started, tasks = [0.0], [], [True]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(daemon, "daemon_runs", lambda: True)
+    monkeypatch.setattr(daemon, "daemon_workers", lambda: 2)
+    monkeypatch.setattr(daemon, "has_tasks", lambda: tasks[0])
+    monkeypatch.setattr(daemon, "stop_daemon", lambda folder: None)
+    monkeypatch.setattr(daemon, "repair", lambda folder, name: None)
+    monkeypatch.setattr(daemon, "start_daemon", lambda: started.append(now[0]))
+    care = DaemonCare(CampaignFolder.at(tmp_path), parse_campaign(REHEARSAL))
+    for moment, held in ((10.0, True), (20.0, False), (35.0, False), (45.0, False)):
+        now[0], tasks[0] = moment, held
+        care.look_after()
+    assert started == [45.0]

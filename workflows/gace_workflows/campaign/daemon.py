@@ -9,6 +9,7 @@ import contextlib
 import json
 import time
 import typing as t
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,20 @@ def daemon_workers() -> int:
         return 0
 
 
+def has_tasks() -> bool:
+    """Whether the broker holds a task, waiting or with a worker: a work chain that has not ended has one.
+
+    True where a server's broker does not tell.
+    """
+    if not has_own_broker():
+        return True
+    try:
+        status = json.loads((broker_folder() / "broker.status").read_text(encoding="utf-8"))
+        return int(status["pending_tasks"]) + int(status["processing_tasks"]) > 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def lives(number: int, word: str) -> bool:
     """Whether a process exists, is no zombie, and has ``word`` in its command line."""
     import psutil
@@ -142,7 +157,33 @@ def repair(folder: Path, campaign: str) -> None:
         if stale.suffix in (".pid", ".sockets", ".status"):
             stale.unlink(missing_ok=True)
     forget_lost_jobs()
+    queue_lost_processes()
     verdi(folder, campaign, "process", "repair", "--force")
+
+
+def queue_lost_processes() -> int:
+    """Queue a task for every active process that has none in the stopped broker's queue; returns how many.
+
+    ``verdi process repair`` would do it, but with tasks that count as done as soon as a worker has begun
+    (aiida-core 2.9.4, ``nowait``): when that worker dies, nobody goes on with the process.
+    """
+    if not has_own_broker():
+        return 0
+    from aiida.brokers.zeromq.queue import PersistentQueue
+    from aiida.brokers.zeromq.service import ZeromqBrokerService
+    from aiida.engine.processes.control import get_active_processes, get_process_tasks
+    from aiida.manage import get_manager
+    from plumpy.process_comms import create_continue_body
+
+    known = get_process_tasks(get_manager().get_broker())
+    lost = sorted(set(get_active_processes(project="id")) - set(known))
+    storage = ZeromqBrokerService.FilepathLayout(broker_folder()).storage_path
+    queue = PersistentQueue(storage / "tasks")
+    for number in lost:
+        queue.push(
+            uuid.uuid4().hex, {"body": create_continue_body(pid=number, nowait=False), "no_reply": True}
+        )
+    return len(lost)
 
 
 def forget_lost_jobs() -> int:

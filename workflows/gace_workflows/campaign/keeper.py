@@ -166,7 +166,7 @@ def daemon_of(folder: CampaignFolder) -> Iterator[None]:
 
 
 class DaemonCare:
-    """The campaign's AiiDA daemon, restarted when it, its broker or all of its workers are gone.
+    """The campaign's AiiDA daemon, restarted when it, its broker, all of its workers or all tasks are gone.
 
     Also when the machine's clock was set back: AiiDA asks for its jobs when the clock says that it is time,
     and would wait until the clock is again where it was.
@@ -185,7 +185,7 @@ class DaemonCare:
         set_back = clock < self.clock - CLOCK_SECONDS
         self.clock = max(clock, self.clock)
         if daemon.daemon_runs() and not set_back:
-            if daemon.daemon_workers():
+            if daemon.daemon_workers() and daemon.has_tasks():
                 self.seen = time.monotonic()
                 self.had_workers = True
             # workers take a while to start, and those that lost their broker never find the next one
