@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,12 +17,11 @@ from ase import Atoms
 
 from gace.errors import InputError
 from gace_platform.labelling.config import CP2KReference
-from gace_platform.labelling.engines.base import Label, stated_integer
+from gace_platform.labelling.engines.base import stated_integer
 from gace_platform.labelling.engines.cp2k_data import Entry, entry
 from gace_platform.labelling.engines.cp2k_input import REMEDIES, Input, mesh
-from gace_platform.labelling.engines.crystals import atom_in_box, check_cell, refuse_run
+from gace_platform.labelling.engines.crystals import ProgramOfAiiDA, check_cell
 from gace_platform.labelling.engines.quantum_espresso import MPI_AS_ROOT
-from gace_platform.labelling.ladder import Remedy
 
 RECIPE = 2
 """Version of how CP2K is driven; part of the label key, to be raised when labels would move."""
@@ -41,8 +39,12 @@ POTENTIALS = {
 """Pseudopotentials made for each functional; revPBE and PBEsol take those of PBE, as is usual."""
 
 
-class CP2KEngine:
+class CP2KEngine(ProgramOfAiiDA):
     """Density functional theory of periodic structures in Gaussians and plane waves."""
+
+    name = "cp2k"
+    absent = "CP2K's {} is not installed (Debian: apt-get install cp2k cp2k-data), or"
+    ladder = REMEDIES
 
     def __init__(self, reference: CP2KReference) -> None:
         self.reference = reference
@@ -67,20 +69,6 @@ class CP2KEngine:
                 }
             ),
         }  # fmt: skip
-
-    def executable(self) -> str:
-        """Absolute path of the program.
-
-        Raises:
-            InputError: it is not installed.
-        """
-        found = shutil.which(self.reference.executable)
-        if found is None:
-            raise InputError(
-                f"CP2K's {self.reference.executable} is not installed "
-                "(Debian: apt-get install cp2k cp2k-data), or set reference.executable"
-            )
-        return found
 
     def folder(self) -> Path:
         """Where CP2K's data files lie.
@@ -153,22 +141,6 @@ class CP2KEngine:
                 raise InputError(
                     f"{where}: {electrons} valence electrons cannot leave {spin} unpaired: charge or spin?"
                 )
-
-    def isolated_atom(self, symbol: str) -> Atoms:
-        """A neutral atom in a cubic cell, with as many unpaired electrons as Hund's rule asks for."""
-        return atom_in_box(symbol, [self.reference.isolated_box] * 3)
-
-    def remedies(self) -> list[Remedy]:
-        """Other mixing and orthogonalisation, less memory, more time: never another theory."""
-        return [remedy for remedy, _ in REMEDIES]
-
-    def run(self, atoms: Atoms, attempt: int) -> Label:
-        """Refused: AiiDA runs this program.
-
-        Raises:
-            InputError: always.
-        """
-        refuse_run("cp2k")
 
     def parameters(self, atoms: Atoms, remedy: int, time_limit: float | None = None) -> dict[str, Any]:
         """The input as nested sections (see :class:`~gace_platform.labelling.engines.cp2k_input.Input`)."""

@@ -1,14 +1,17 @@
-"""What the engines that label crystals through AiiDA share: refusals, and the atom in a box."""
+"""What the engines that label crystals share: refusals, the atom in a box, and what AiiDA runs for them."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, ClassVar
 
 from ase import Atoms
 
 from gace.errors import InputError
 from gace_platform.labelling.engines.atoms import unpaired_electrons
+from gace_platform.labelling.engines.base import Label
+from gace_platform.labelling.ladder import Remedy
 
 MACHINE_WORDS = (
     ("error allocating", "memory"),
@@ -48,13 +51,43 @@ def atom_in_box(symbol: str, edges: Sequence[float]) -> Atoms:
     return atom
 
 
-def refuse_run(engine: str) -> NoReturn:
-    """AiiDA runs these programs.
+class ProgramOfAiiDA:
+    """What engines share whose program AiiDA runs: where it is, its remedies, and that it is not run here."""
 
-    Raises:
-        InputError: always.
-    """
-    raise InputError(
-        f"the engine {engine} is run by AiiDA: use it in a campaign (gace campaign run), "
-        "or submit the work chain gace.label"
-    )
+    name: ClassVar[str]
+    """As in ``reference.engine``."""
+    absent: ClassVar[str]
+    """What to tell and to do where the program is missing; ``{}`` is its name."""
+    ladder: ClassVar[Sequence[tuple[Remedy, dict[str, Any]]]]
+    """Each remedy with what it changes in the program's input."""
+    reference: Any
+
+    def executable(self) -> str:
+        """Absolute path of the program.
+
+        Raises:
+            InputError: it is not installed.
+        """
+        found = shutil.which(self.reference.executable)
+        if found is None:
+            raise InputError(f"{self.absent.format(self.reference.executable)} set reference.executable")
+        return found
+
+    def isolated_atom(self, symbol: str) -> Atoms:
+        """A neutral atom in a cubic cell, with as many unpaired electrons as Hund's rule asks for."""
+        return atom_in_box(symbol, [self.reference.isolated_box] * 3)
+
+    def remedies(self) -> list[Remedy]:
+        """The remedies of :attr:`ladder`: another way to the solution, never another theory."""
+        return [remedy for remedy, _ in self.ladder]
+
+    def run(self, atoms: Atoms, attempt: int) -> Label:
+        """Refused: AiiDA runs the program.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"the engine {self.name} is run by AiiDA: use it in a campaign (gace campaign run), "
+            "or submit the work chain gace.label"
+        )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from ase import Atoms
 
 from gace.errors import InputError, nearest
 from gace_platform.labelling.config import QuantumEspressoReference
-from gace_platform.labelling.engines.base import Label, stated_integer
-from gace_platform.labelling.engines.crystals import atom_in_box, check_cell, failure_by_machine, refuse_run
+from gace_platform.labelling.engines.base import stated_integer
+from gace_platform.labelling.engines.crystals import ProgramOfAiiDA, check_cell, failure_by_machine
 from gace_platform.labelling.ladder import Remedy
 
 RECIPE = 1
@@ -80,8 +79,12 @@ WORDS = (
 """What the program prints when it fails, in the order in which it decides."""
 
 
-class QuantumEspressoEngine:
+class QuantumEspressoEngine(ProgramOfAiiDA):
     """Plane-wave density functional theory of periodic structures."""
+
+    name = "quantum-espresso"
+    absent = "Quantum ESPRESSO's {} is not installed (Debian: apt-get install quantum-espresso), or"
+    ladder = REMEDIES
 
     def __init__(self, reference: QuantumEspressoReference) -> None:
         self.reference = reference
@@ -110,20 +113,6 @@ class QuantumEspressoEngine:
     def cutoff_rho(self) -> float:
         """Cutoff of the density, Ry."""
         return self.reference.cutoff_rho or 4 * self.reference.cutoff_wfc
-
-    def executable(self) -> str:
-        """Absolute path of the program.
-
-        Raises:
-            InputError: it is not installed.
-        """
-        found = shutil.which(self.reference.executable)
-        if found is None:
-            raise InputError(
-                f"Quantum ESPRESSO's {self.reference.executable} is not installed "
-                "(Debian: apt-get install quantum-espresso), or set reference.executable"
-            )
-        return found
 
     def folder(self) -> Path:
         """Where the pseudopotentials lie.
@@ -172,22 +161,6 @@ class QuantumEspressoEngine:
             for symbol in sorted(set(atoms.get_chemical_symbols())):
                 if symbol not in self.reference.pseudopotentials:
                     raise InputError(f"{where}: reference.pseudopotentials names no file for {symbol}")
-
-    def isolated_atom(self, symbol: str) -> Atoms:
-        """A neutral atom in a cubic cell, with as many unpaired electrons as Hund's rule asks for."""
-        return atom_in_box(symbol, [self.reference.isolated_box] * 3)
-
-    def remedies(self) -> list[Remedy]:
-        """Other mixing, other diagonalisation, other start, less memory, more time: never another theory."""
-        return [remedy for remedy, _ in REMEDIES]
-
-    def run(self, atoms: Atoms, attempt: int) -> Label:
-        """Refused: AiiDA runs this program.
-
-        Raises:
-            InputError: always.
-        """
-        refuse_run("quantum-espresso")
 
     def parameters(self, atoms: Atoms, remedy: int) -> dict[str, dict[str, Any]]:
         """What differs from the protocol's namelists, with the remedy at this position."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from ase import Atoms
 
 from gace.errors import InputError, nearest
 from gace_platform.labelling.config import VaspReference
-from gace_platform.labelling.engines.base import Label, stated_integer
-from gace_platform.labelling.engines.crystals import atom_in_box, check_cell, refuse_run
+from gace_platform.labelling.engines.base import stated_integer
+from gace_platform.labelling.engines.crystals import ProgramOfAiiDA, atom_in_box, check_cell
 from gace_platform.labelling.engines.quantum_espresso import is_isolated
 from gace_platform.labelling.ladder import Remedy
 
@@ -49,8 +48,12 @@ FUNCTIONAL = {"PBE": "PE", "PBEsol": "PS", "revPBE": "RE", "AM05": "AM"}
 """GGA by name."""
 
 
-class VaspEngine:
+class VaspEngine(ProgramOfAiiDA):
     """Density functional theory of periodic structures in plane waves with PAW potentials."""
+
+    name = "vasp"
+    absent = "VASP's {} is not here:"
+    ladder = REMEDIES
 
     def __init__(self, reference: VaspReference) -> None:
         self.reference = reference
@@ -71,17 +74,6 @@ class VaspEngine:
                 }
             ),
         }  # fmt: skip
-
-    def executable(self) -> str:
-        """Absolute path of the program.
-
-        Raises:
-            InputError: it is not installed.
-        """
-        found = shutil.which(self.reference.executable)
-        if found is None:
-            raise InputError(f"VASP's {self.reference.executable} is not here: set reference.executable")
-        return found
 
     def folder(self) -> Path:
         """Where the potentials lie, one folder each.
@@ -147,18 +139,6 @@ class VaspEngine:
         """
         box = self.reference.isolated_box
         return atom_in_box(symbol, [box, box + 0.5, box + 1.0])
-
-    def remedies(self) -> list[Remedy]:
-        """Other mixing, other minimisation, more time: never another theory."""
-        return [remedy for remedy, _ in REMEDIES]
-
-    def run(self, atoms: Atoms, attempt: int) -> Label:
-        """Refused: AiiDA runs this program.
-
-        Raises:
-            InputError: always.
-        """
-        refuse_run("vasp")
 
     def parameters(self, atoms: Atoms, remedy: int) -> dict[str, Any]:
         """INCAR of a single point with forces and stress; atoms in the order of the POSCAR.
