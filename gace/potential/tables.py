@@ -19,7 +19,7 @@ from torch import Tensor
 from gace.basis import smooth_cutoff
 from gace.potential.graph_ace import GraphACE
 
-TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-9}
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 """Largest error of a radial function, as a share of the root mean square of all of its layer."""
 
 SHORTEST = 0.1
