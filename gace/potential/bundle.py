@@ -254,10 +254,11 @@ def _member(config: dict[str, Any], index: int, tensors: dict[str, torch.Tensor]
     prefix = f"member.{index}."
     own = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
     try:
-        model = _built(architecture)
-        floating = next(value.dtype for value in own.values() if value.is_floating_point())
-        model.to(floating).load_state_dict(own)
-    except (TypeError, ValueError, RuntimeError, StopIteration) as error:
+        # in double precision whatever the weights are stored in: rounded Clebsch–Gordan coefficients would
+        # break the rotational symmetry of a potential that is loaded as float64
+        model = _built(architecture).to(torch.float64)
+        model.load_state_dict(own)
+    except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or "no tensors"
         raise BundleError(f"{path}: member {index} does not fit its architecture: {reason}") from None
     return model.eval()

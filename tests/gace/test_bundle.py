@@ -79,6 +79,20 @@ def test_single_precision_is_chosen_at_load(bundle, ethanol):
     np.testing.assert_allclose(loaded.predict([ethanol])[0].forces, exact.forces, rtol=0, atol=bound)
 
 
+def test_weights_in_single_precision_keep_the_symmetry_of_double(make_model, tmp_path, ethanol):
+    """What is kept is rounded, the Clebsch–Gordan coefficients are not."""
+    energies = {"H": 0.0, "C": 0.0, "O": 0.0}
+    kept = save_bundle(Potential([make_model().float()], isolated_atom_energies=energies), tmp_path / "p")
+    potential = load(kept, device="cpu", dtype="float64")
+    turned = ethanol.copy()
+    turned.rotate(77, (0.3, -0.5, 0.8))
+    first, second = potential.predict([ethanol, turned])
+    rotation = np.linalg.lstsq(ethanol.positions, turned.positions, rcond=None)[0]
+    scale = np.abs(first.forces).max()
+    assert abs(second.energy - first.energy) < 1e-12 * max(abs(first.energy), scale)
+    np.testing.assert_allclose(second.forces, first.forces @ rotation, rtol=0, atol=1e-12 * scale)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "uncertainty.npz", "MODEL_CARD.md"])
 def test_one_changed_byte_is_noticed(bundle, name):
     content = bytearray((bundle / name).read_bytes())
