@@ -97,6 +97,8 @@ def _tabulated(
         if error <= tolerance:
             limits = torch.tensor([first, intervals / (cutoff - first), cutoff], dtype=dtype)
             return RadialTable(values, limits, layer.l_max + 1, layer.channels, error)
+        if not math.isfinite(error):
+            return None
         # the error falls with the sixth power of the step
         enough = intervals * (error / tolerance) ** (1 / 6)
         intervals = min(32 * math.ceil(1.05 * enough / 32), 4 * intervals)
@@ -126,7 +128,7 @@ def _pieces(
                 largest = max(largest, float((between_knots(table, x) - expected).abs().max()))
                 square += float(expected.square().mean()) / (n * len(PLACES))
             values[a * n + b] = table
-        error = max(error, largest / square**0.5)
+        error = max(error, largest / square**0.5 if square else largest)
     return values, error
 
 
