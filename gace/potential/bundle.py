@@ -24,6 +24,7 @@ from gace.errors import BundleError, InputError
 from gace.files import sha256_file, sync_folder
 from gace.potential.devices import resolve_device, resolve_dtype
 from gace.potential.potential import Potential
+from gace.potential.rebuild import built
 
 KIND = "gace-potential"
 FORMAT_VERSION = 1
@@ -256,23 +257,12 @@ def _member(config: dict[str, Any], index: int, tensors: dict[str, torch.Tensor]
     try:
         # in double precision whatever the weights are stored in: rounded Clebsch–Gordan coefficients would
         # break the rotational symmetry of a potential that is loaded as float64
-        model = _built(architecture).to(torch.float64)
+        model = built(architecture)
         model.load_state_dict(own)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or "no tensors"
         raise BundleError(f"{path}: member {index} does not fit its architecture: {reason}") from None
     return model.eval()
-
-
-def _built(architecture: dict[str, Any]) -> Any:
-    """A model of the architecture, its parameters yet to be loaded."""
-    if architecture.get("model") == "linear-ace":
-        from gace.linear.model import LinearACE
-
-        return LinearACE.from_hyperparameters(architecture)
-    from gace.potential.graph_ace import GraphACE
-
-    return GraphACE(**architecture)
 
 
 def _read_uncertainty(path: Path) -> Any:

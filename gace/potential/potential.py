@@ -15,6 +15,7 @@ from gace.errors import InputError
 from gace.potential.compiled import evaluate_eagerly, evaluators
 from gace.potential.derivatives import Prediction
 from gace.potential.devices import matmul_precision, resolve_device, resolve_dtype
+from gace.potential.rebuild import raised
 from gace.structures.graph import Graph
 from gace.structures.neighbours import Neighbourhood, collate, neighbourhood
 
@@ -174,7 +175,9 @@ class Potential:
         if (target, precision) == (self.device, self.dtype):
             return self
         other = copy.copy(self)
-        other.members = [copy.deepcopy(member).to(device=target, dtype=precision) for member in self.members]
+        wider = precision.itemsize > self.dtype.itemsize
+        fresh = raised if wider else copy.deepcopy
+        other.members = [fresh(member).to(device=target, dtype=precision) for member in self.members]
         other._evaluators = None
         return other
 

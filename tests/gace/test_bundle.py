@@ -79,11 +79,15 @@ def test_single_precision_is_chosen_at_load(bundle, ethanol):
     np.testing.assert_allclose(loaded.predict([ethanol])[0].forces, exact.forces, rtol=0, atol=bound)
 
 
-def test_weights_in_single_precision_keep_the_symmetry_of_double(make_model, tmp_path, ethanol):
+@pytest.mark.parametrize("way", ["loaded", "raised", "read in single precision and raised"])
+def test_weights_in_single_precision_keep_the_symmetry_of_double(make_model, tmp_path, ethanol, way):
     """What is kept is rounded, the Clebsch–Gordan coefficients are not."""
     energies = {"H": 0.0, "C": 0.0, "O": 0.0}
-    kept = save_bundle(Potential([make_model().float()], isolated_atom_energies=energies), tmp_path / "p")
-    potential = load(kept, device="cpu", dtype="float64")
+    potential = Potential([make_model().float()], isolated_atom_energies=energies)
+    if way != "raised":
+        kept = save_bundle(potential, tmp_path / "p")
+        potential = load(kept, device="cpu", dtype="float64" if way == "loaded" else "float32")
+    potential = potential.to(dtype="float64")
     turned = ethanol.copy()
     turned.rotate(77, (0.3, -0.5, 0.8))
     first, second = potential.predict([ethanol, turned])
