@@ -1,11 +1,11 @@
-r"""Errors of gace and MACE after the same processor time of training on one core, on the same files.
+"""Errors of gace and its peers after the same processor time of training on one core, on the same files.
 
-    python benchmarks/same_time.py mlearn-Si --seconds 300 --mace PEERS/mace/bin/python --out table.md
+    python benchmarks/same_time.py mlearn-Si --seconds 300 --peer mace=PEERS/mace/bin/python --out table.md
 
 Data and recipe are those of the kept potential of that name (`benchmarks/potentials/train.py --list`),
-without pretraining: both see the reference labels alone. The clock counts the steps of training; importing,
-reading, making neighbour lists and compiling are not counted for either. Each round trains gace and then
-MACE, with other seeds.
+without pretraining: all see the reference labels alone. The clock counts the steps of training; importing,
+reading, making neighbour lists and compiling are not counted for any. Each round trains gace and then
+the peers, with other seeds.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "potentials"))
+PEERS = {
+    "mace": "mace_accuracy.py",
+    "nequip": "nequip_accuracy.py",
+    "tp": "tensorpotential_accuracy.py",
+}
 QUANTITIES = {"energy": "energy, meV", "forces": "forces, meV/Å", "stress": "stress, meV/Å³"}
 
 
@@ -65,14 +70,14 @@ def ours(name: str, seconds: float, seed: int, overrides: list[str]) -> dict[str
     }
 
 
-def mace(name: str, seconds: float, seed: int, python: str) -> dict[str, Any]:
-    """The same by MACE, in its own environment."""
+def theirs(name: str, seconds: float, seed: int, peer: str, python: str) -> dict[str, Any]:
+    """The same by a peer, in its own environment."""
     from train import DATA, TASKS, configuration
 
     task = TASKS[name]
     with tempfile.TemporaryDirectory() as folder:
         configuration(task, Path(folder))
-        command = [python, str(HERE / "mace_accuracy.py"), f"{folder}/data/train.xyz", str(DATA / task.test)]
+        command = [python, str(HERE / PEERS[peer]), f"{folder}/data/train.xyz", str(DATA / task.test)]
         command += ["--seconds", str(seconds), "--seed", str(seed)]
         if task.isolated_atoms is not None:
             command += ["--isolated-atoms", str(DATA / task.isolated_atoms)]
@@ -80,9 +85,24 @@ def mace(name: str, seconds: float, seed: int, python: str) -> dict[str, Any]:
         environment.pop("PYTHONPATH", None)
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        sys.exit(f"error: MACE failed:\n{done.stderr[-2000:]}")
+        sys.exit(f"error: {peer} failed:\n{done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def peers_of(given: list[str]) -> dict[str, str]:
+    """Python of each peer, from ``NAME=PYTHON`` or the environment (``GACE_PEER_MACE`` and so on)."""
+    found = {
+        peer: os.environ[variable]
+        for peer in PEERS
+        if (variable := f"GACE_PEER_{peer.upper()}") in os.environ
+    }
+    for one in given:
+        peer, _, python = one.partition("=")
+        if peer not in PEERS or not python:
+            sys.exit(f"error: --peer {one}: write NAME=PYTHON, with NAME one of {', '.join(PEERS)}")
+        found[peer] = python
+    return found
 
 
 def main() -> None:
@@ -92,12 +112,15 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="+")
     parser.add_argument("--seconds", type=float, default=300, help="CPU seconds of training")
-    parser.add_argument("--mace", default=os.environ.get("GACE_PEER_MACE"), help="a Python with mace-torch")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"one of {', '.join(PEERS)}"
+    )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--log", type=Path, help="append every result to this file, one JSON object a line")
     parser.add_argument("--out", type=Path, help="write the table as markdown")
     args = parser.parse_args()
+    peers = peers_of(args.peer)
     lines = [
         "| data | package | CPU s | updates | parameters | " + " | ".join(QUANTITIES.values()) + " |",
         "|---|---|---|---|---|---|---|---|",
@@ -105,10 +128,11 @@ def main() -> None:
     for name in args.names:
         found: dict[str, list[dict[str, Any]]] = {}
         for seed in range(1, args.rounds + 1):
-            results = [ours(name, args.seconds, seed, args.overrides)]
-            if args.mace:
-                results.append(mace(name, args.seconds, seed, args.mace))
-            for one in results:
+            for peer in (None, *peers):
+                if peer is None:
+                    one = ours(name, args.seconds, seed, args.overrides)
+                else:
+                    one = theirs(name, args.seconds, seed, peer, peers[peer])
                 found.setdefault(one["package"], []).append(one)
                 if args.log:
                     with args.log.open("a") as log:
