@@ -13,8 +13,9 @@ SHELL  := /bin/bash
 PYTHON ?= python3
 # more options for pytest, such as PYTEST_ARGS="-k ethanol"
 PYTEST_ARGS ?=
-# minutes after which the remaining slow tests are skipped
+# minutes after which the remaining slow tests are skipped; whole campaigns with real programs come first
 SLOW_BUDGET ?= 45
+SLOW_TESTS  := $(addprefix tests/,gace_workflows aiida_gace gace_platform gace repository)
 
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
@@ -73,7 +74,7 @@ test: install
 	$(bin)/python -P -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: install
-	$(bin)/python -P -m pytest -m slow --time-budget $(SLOW_BUDGET) $(PYTEST_ARGS)
+	$(bin)/python -P -m pytest -m slow --time-budget $(SLOW_BUDGET) $(SLOW_TESTS) $(PYTEST_ARGS)
 
 lint: install-dev
 	$(bin)/ruff check
