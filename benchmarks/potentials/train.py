@@ -150,7 +150,8 @@ def keep(name: str, config: dict[str, Any], bundles: list[Path], pretrained: str
     kept = HERE / name
     shutil.rmtree(kept, ignore_errors=True)
     if len(bundles) == 1:
-        shutil.copytree(bundles[0], kept)
+        # least squares leave double precision, which the coefficients do not need
+        save_bundle(gace.load(bundles[0], device="cpu", dtype="float32"), kept)
     else:
         several = [gace.load(bundle, dtype="float32") for bundle in bundles]
         whole = gace.Potential(

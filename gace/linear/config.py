@@ -21,7 +21,7 @@ class LeastSquares(Closed):
 
     ridge: Literal["auto"] | float = Field(
         default="auto",
-        description="strength of the prior, (eV/Å)²; auto: least leave-one-structure-out error",
+        description="strength of the prior, (eV/Å)²; auto: least error on structures left out",
     )
     smoothness: Literal["auto"] | float = Field(
         default="auto",
@@ -39,5 +39,8 @@ class LeastSquares(Closed):
         default=1.0, ge=0, description="of the virial over √N, relative to a force, 1/Å"
     )
     search_rows: int = Field(
-        default=800, gt=0, description="rows on which the open settings are chosen (all data give the fit)"
+        default=800,
+        gt=0,
+        description="rows up to which structures are left out one by one to choose the open settings; "
+        "beyond, a fifth of all at a time",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from gace.linear.config import LeastSquares
 from gace.linear.design import design
 from gace.linear.model import LinearACE
 from gace.linear.prior import Prior, Shape, shape_of
-from gace.linear.solve import Normal, Rows, Solution, kernel, solve_dual, solve_primal
+from gace.linear.solve import Crossed, Parts, Rows, Solution, kernel, solve_dual
 from gace.training.batches import Batch, Packed
 
 Array = NDArray[np.float64]
@@ -25,6 +25,14 @@ NUMBERS_AT_ONCE = 2e7
 """Derivatives of a batch held in memory, in numbers."""
 LARGEST_DUAL = 4000
 """Rows up to which the n × n form is used where it is the smaller one."""
+LARGEST_CHOICE = 5000
+"""Coefficients up to which the prior is chosen on all structures."""
+PARTS = 5
+"""Parts in which the structures are left out."""
+NUMBERS_OF_NORMALS = 5e8
+"""What the normal equations of all parts may hold, in numbers."""
+
+Scored = TypeVar("Scored", Solution, Crossed)
 
 
 class Fit(NamedTuple):
@@ -36,8 +44,8 @@ class Fit(NamedTuple):
     order_decay: float
     n_rows: int
     n_coefficients: int
-    leave_one_out: float
-    """Root mean square weighted residual of structures left out, eV/Å."""
+    left_out: float
+    """Root mean square weighted residual of structures left out, eV/Å: one by one or a part at a time."""
     form: str
     """``dual`` (as many equations as rows) or ``primal`` (as coefficients)."""
 
@@ -61,64 +69,131 @@ def fit(
         raise InputError("no label has a weight in training.least_squares")
     n_coefficients = model.coefficients.numel()
     model.standardise(batch.graph for _, batch in data.in_order(512))
-    # the order of the data is that of their hashes: evenly spaced is at random
-    per_structure = max(1.0, n_rows / len(data))
-    count = min(len(data), max(2, int(settings.search_rows / per_structure)))
-    chosen = torch.linspace(0, len(data) - 1, count).round().long().unique()
-    sample = joined(list(rows_of(model, data, settings, chosen)))
-    note(f"{n_coefficients} coefficients, {n_rows} rows; choosing the prior on {len(chosen)} structures")
-    shape = shape_of(model, sample.matrix)
-    prior, ridge, solution = choose(sample, shape, settings)
-    form = "dual"
-    if len(chosen) < len(data):
-        widths = shape.widths(prior)
-        if n_rows <= min(n_coefficients, LARGEST_DUAL):
-            everything = joined(list(rows_of(model, data, settings, torch.arange(len(data)))))
+    problem = _Problem(model, data, settings, note, n_rows)
+    note(f"{n_coefficients} coefficients, {n_rows} rows")
+    if n_rows <= settings.search_rows or n_rows <= min(n_coefficients, LARGEST_DUAL):
+        form, found = "dual", problem.by_rows()
+    else:
+        form, found = "primal", problem.by_coefficients()
+    with torch.no_grad():
+        model.coefficients.copy_(torch.from_numpy(found.coefficients).view_as(model.coefficients))
+    return Fit(found.ridge, *found.prior, n_rows, n_coefficients, found.score**0.5, form)
+
+
+class _Found(NamedTuple):
+    """A solution and the settings that were chosen for it."""
+
+    prior: Prior
+    ridge: float
+    score: float
+    coefficients: Array
+
+
+class _Problem(NamedTuple):
+    """What is to be fitted."""
+
+    model: LinearACE
+    data: Packed
+    settings: LeastSquares
+    note: Callable[[str], None]
+    n_rows: int
+
+    def by_rows(self) -> _Found:
+        """The ``n × n`` form: prior and ridge of least leave-one-structure-out error."""
+        prior, ridge, solution, shape = self.on_a_sample()
+        if self.n_rows > self.settings.search_rows:
+            everything = joined(list(self.rows(torch.arange(len(self.data)))))
+            widths = shape.widths(prior)
             covariance = kernel(everything, widths)
             ridge, solution = refine(
-                lambda x: solve_dual(everything, widths, x, covariance), ridge, settings.ridge == "auto"
+                lambda x: solve_dual(everything, widths, x, covariance), ridge, self.settings.ridge == "auto"
             )
+        return _Found(prior, ridge, solution.score, solution.coefficients)
+
+    def by_coefficients(self) -> _Found:
+        """The ``C × C`` form: prior and ridge of least error on parts of the structures left out."""
+        size = self.model.coefficients.numel()
+        parts = Parts(n_parts(size, len(self.data)), size)
+        for rows in self.rows(torch.arange(len(self.data))):
+            parts.add(rows)
+            self.note(f"normal equations: {int(rows.block[-1]) + 1} of {len(self.data)} structures")
+        whole = parts.whole()
+        free = self.settings.ridge == "auto"
+
+        if size > LARGEST_CHOICE:
+            # each trial would take minutes: the prior's form from a sample
+            prior, ridge, _, shape = self.on_a_sample()
+            widths = shape.widths(prior)
+            ridge, crossed = refine(lambda x: parts.crossed(widths, x), ridge, free)
         else:
-            form = "primal"
-            normal = Normal.empty(n_coefficients)
-            done = 0
-            for part in rows_of(model, data, settings, torch.arange(len(data))):
-                normal.add(part.matrix, part.target)
-                done = int(part.block[-1]) + 1
-                note(f"normal equations: {done} of {len(data)} structures")
-            ridge, solution = refine(
-                lambda x: solve_primal(normal, sample, widths, x), ridge, settings.ridge == "auto"
-            )
-    with torch.no_grad():
-        model.coefficients.copy_(torch.from_numpy(solution.coefficients).view_as(model.coefficients))
-    return Fit(ridge, *prior, n_rows, n_coefficients, solution.score**0.5, form)
+            mean_square = np.diag(whole.matrix) / parts.n_rows
+            shape = shape_of(self.model, mean_square)
+
+            def at(prior: Prior) -> tuple[float, Crossed]:
+                self.note(f"smoothness {prior.smoothness:g}, order decay {prior.order_decay:g}")
+                widths = shape.widths(prior)
+                start = float(np.sum(mean_square * widths**2)) * 1e-6
+                start = start if free else float(self.settings.ridge)
+                return refine(lambda x: parts.crossed(widths, x), start, free)
+
+            prior, ridge, crossed = choose(at, self.settings)
+        return _Found(prior, ridge, crossed.score, whole.solve(shape.widths(prior), ridge))
+
+    def on_a_sample(self) -> tuple[Prior, float, Solution, Shape]:
+        """Prior and ridge of least leave-one-structure-out error on up to ``search_rows`` rows."""
+        # the order of the data is that of their hashes: evenly spaced is at random
+        per_structure = max(1.0, self.n_rows / len(self.data))
+        count = min(len(self.data), max(2, int(self.settings.search_rows / per_structure)))
+        chosen = torch.linspace(0, len(self.data) - 1, count).round().long().unique()
+        self.note(f"choosing the prior on {len(chosen)} structures")
+        sample = joined(list(self.rows(chosen)))
+        shape = shape_of(self.model, np.square(sample.matrix).mean(0))
+        free = self.settings.ridge == "auto"
+
+        def at(prior: Prior) -> tuple[float, Solution]:
+            widths = shape.widths(prior)
+            covariance = kernel(sample, widths)
+            start = float(np.mean(np.diag(covariance))) * 1e-6 if free else float(self.settings.ridge)
+            return refine(lambda x: solve_dual(sample, widths, x, covariance), start, free)
+
+        return *choose(at, self.settings), shape
+
+    def rows(self, structures: torch.Tensor) -> Iterator[Rows]:
+        """Weighted rows of these structures, a bounded number at a time."""
+        return rows_of(self.model, self.data, self.settings, structures)
 
 
-def choose(sample: Rows, shape: Shape, settings: LeastSquares) -> tuple[Prior, float, Solution]:
-    """The prior and ridge of least leave-one-structure-out error; given settings are kept.
+def n_parts(n_coefficients: int, n_structures: int) -> int:
+    """In how many parts the structures are left out: five, less where memory or structures are short."""
+    return max(2, min(PARTS, n_structures, int(NUMBERS_OF_NORMALS / n_coefficients**2)))
+
+
+def choose(
+    at: Callable[[Prior], tuple[float, Scored]], settings: LeastSquares
+) -> tuple[Prior, float, Scored]:
+    """The prior and ridge of least error on structures left out; given settings are kept.
 
     Smoothness is chosen first, at the middle decay of orders, then the decay.
+
+    Args:
+        at: the best ridge of a prior, and what it leaves.
+        settings: the prior's two numbers, or ``auto``.
     """
     decays = ORDER_DECAY if settings.order_decay == "auto" else (float(settings.order_decay),)
     powers = SMOOTHNESS if settings.smoothness == "auto" else (float(settings.smoothness),)
     middle = decays[len(decays) // 2]
 
-    def at(prior: Prior) -> tuple[Prior, float, Solution]:
-        widths = shape.widths(prior)
-        covariance = kernel(sample, widths)
-        start = float(np.mean(np.diag(covariance))) * 1e-6
-        start = start if settings.ridge == "auto" else float(settings.ridge)
-        ridge, solution = refine(
-            lambda x: solve_dual(sample, widths, x, covariance), start, settings.ridge == "auto"
-        )
-        return prior, ridge, solution
+    def trial(prior: Prior) -> tuple[Prior, float, Scored]:
+        ridge, found = at(prior)
+        return prior, ridge, found
 
-    best = min((at(Prior(power, middle)) for power in powers), key=lambda one: one[2].score)
-    others = [at(Prior(best[0].smoothness, decay)) for decay in decays if decay != middle]
-    return min([best, *others], key=lambda one: one[2].score)
+    tried = [trial(Prior(power, middle)) for power in powers]
+    smoothness = min(tried, key=lambda one: one[2].score)[0].smoothness
+    tried += [trial(Prior(smoothness, decay)) for decay in decays if decay != middle]
+    return min(tried, key=lambda one: one[2].score)
 
 
-def refine(solve: Callable[[float], Solution], start: float, free: bool) -> tuple[float, Solution]:
+def refine(solve: Callable[[float], Scored], start: float, free: bool) -> tuple[float, Scored]:
     """Walk downhill in steps of a factor 4, then 2, from ``start``; stay there unless ``free``."""
     ridge, best = start, solve(start)
     if not free:

@@ -37,8 +37,8 @@ class Shape(NamedTuple):
         return np.asarray(falling * prior.order_decay ** (self.order - 1.0) / self.size)
 
 
-def shape_of(model: LinearACE, rows: Array) -> Shape:
-    """The prior's shape for a model, its columns measured on some rows ``(n, C)``.
+def shape_of(model: LinearACE, mean_square: Array) -> Shape:
+    """The prior's shape for a model with columns of this mean square in the data ``(C,)``.
 
     Columns are scaled order by order, not one by one: how small a column is within its order says how
     little it matters.
@@ -49,7 +49,6 @@ def shape_of(model: LinearACE, rows: Array) -> Shape:
         [sum(one.n + weight * one.l for one in q.factors) for q in model.invariants], n_elements
     ).astype(float)
     order = np.tile([one.order for one in model.invariants], n_elements).astype(np.int64)
-    mean_square = np.square(rows).mean(0)
     size = np.ones(len(order))
     for nu in np.unique(order):
         own = (order == nu) & (mean_square > 0)

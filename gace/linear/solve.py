@@ -1,7 +1,8 @@
-"""Ridge regression in whichever of its two forms is smaller, and its exact leave-one-structure-out error.
+"""Ridge regression in whichever of its two forms is smaller, and its error on structures left out.
 
 ``n`` rows, ``C`` coefficients. Rows of one structure are left out together: its force components say
-so much about each other that leaving out one row at a time would flatter.
+so much about each other that leaving out one row at a time would flatter. The ``n × n`` form leaves out each
+structure in turn, the ``C × C`` form one part of the structures after the other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.blas import dsymv, dsyrk
 from scipy.linalg.lapack import dpotri
 
 from gace.errors import InputError
@@ -79,38 +81,75 @@ class Normal(NamedTuple):
     """``(C, C)``, lower triangle."""
     target: Array
     """``(C,)``."""
+    square: Array
+    """Sum of the squares of all targets ``()``."""
 
     @classmethod
     def empty(cls, size: int) -> Normal:
         """Equations without rows."""
-        return cls(np.zeros((size, size), order="F"), np.zeros(size))
+        return cls(np.zeros((size, size), order="F"), np.zeros(size), np.zeros(()))
 
     def add(self, matrix: Array, target: Array) -> None:
         """Add rows ``(n, C)`` and their targets ``(n,)`` in place."""
-        from scipy.linalg.blas import dsyrk
-
         dsyrk(1.0, matrix.T, beta=1.0, c=self.matrix, lower=1, overwrite_c=1)
         self.target[:] += matrix.T @ target
+        self.square[...] += target @ target
+
+    def residual(self, coefficients: Array) -> float:
+        """Sum of the squares of what these coefficients leave."""
+        bent = dsymv(1.0, self.matrix, coefficients, lower=1)
+        return float(self.square - 2.0 * (coefficients @ self.target) + coefficients @ bent)
+
+    def solve(self, widths: Array, ridge: float) -> Array:
+        """The regularised coefficients ``(C,)``.
+
+        Raises:
+            InputError: the ridge is too small for the arithmetic.
+        """
+        scaled = self.matrix * widths[:, None]
+        scaled *= widths
+        return widths * cho_solve((_cholesky(scaled, ridge), True), widths * self.target)
 
 
-def solve_primal(normal: Normal, sample: Rows, widths: Array, ridge: float) -> Solution:
-    """The fit by the ``C × C`` form; left-out residuals of the ``sample``, whose rows ``normal`` contains.
+class Parts:
+    """Normal equations of the structures, dealt into parts that are left out one after the other."""
 
-    Raises:
-        InputError: the ridge is too small for the arithmetic.
-    """
-    scaled = normal.matrix * widths[:, None]
-    scaled *= widths
-    factor = _cholesky(scaled, ridge)
-    solution = widths * cho_solve((factor, True), widths * normal.target)
-    residual = sample.target - sample.matrix @ solution
-    half = solve_triangular(factor, (sample.matrix * widths).T, lower=True)  # (C, n)
-    left_out = np.empty_like(residual)
-    for block in sample.blocks():
-        own = half[:, block]
-        leverage = np.eye(own.shape[1]) - own.T @ own
-        left_out[block] = np.linalg.solve(leverage, residual[block])
-    return Solution(solution, left_out)
+    def __init__(self, n_parts: int, size: int) -> None:
+        self.parts = [Normal.empty(size) for _ in range(n_parts)]
+        self.n_rows = 0
+
+    def add(self, rows: Rows) -> None:
+        """Add the rows of some structures, each to the part that its number decides."""
+        part = rows.block % len(self.parts)
+        for number, normal in enumerate(self.parts):
+            own = part == number
+            if own.any():
+                normal.add(rows.matrix[own], rows.target[own])
+        self.n_rows += len(rows.target)
+
+    def whole(self) -> Normal:
+        """The equations of all structures."""
+        return Normal(*(sum(several[1:], several[0]) for several in zip(*self.parts, strict=True)))
+
+    def crossed(self, widths: Array, ridge: float) -> Crossed:
+        """Mean square residual of each part under the fit to the others.
+
+        Raises:
+            InputError: the ridge is too small for the arithmetic.
+        """
+        whole = self.whole()
+        total = 0.0
+        for part in self.parts:
+            rest = Normal(whole.matrix - part.matrix, whole.target - part.target, whole.square - part.square)
+            total += part.residual(rest.solve(widths, ridge))
+        return Crossed(total / self.n_rows)
+
+
+class Crossed(NamedTuple):
+    """What fits to parts of the structures promise for the others."""
+
+    score: float
+    """Mean square of the residuals of parts left out."""
 
 
 def _cholesky(matrix: Array, ridge: float) -> Array:

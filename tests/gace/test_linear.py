@@ -17,7 +17,7 @@ from gace.linear.config import LeastSquares
 from gace.linear.design import design
 from gace.linear.fit import fit, rows_of
 from gace.linear.model import LinearACE
-from gace.linear.solve import Normal, Rows, solve_dual, solve_primal
+from gace.linear.solve import Parts, Rows, solve_dual
 from gace.potential.derivatives import energy_and_gradients
 from gace.structures.io import labels_of, set_labels, write_structures
 from gace.structures.neighbours import build_graph
@@ -160,12 +160,25 @@ def random_rows(n=30, size=12):
 
 def test_both_forms_of_the_equations_agree():
     rows, widths = random_rows(), np.linspace(0.5, 2.0, 12)
-    normal = Normal.empty(12)
-    normal.add(rows.matrix[:20], rows.target[:20])
-    normal.add(rows.matrix[20:], rows.target[20:])
-    a, b = solve_dual(rows, widths, 0.3), solve_primal(normal, rows, widths, 0.3)
-    assert np.allclose(a.coefficients, b.coefficients)
-    assert np.allclose(a.left_out, b.left_out)
+    parts = Parts(2, 12)
+    parts.add(Rows(rows.matrix[:20], rows.target[:20], rows.block[:20]))
+    parts.add(Rows(rows.matrix[20:], rows.target[20:], rows.block[20:]))
+    found = parts.whole().solve(widths, 0.3)
+    assert np.allclose(solve_dual(rows, widths, 0.3).coefficients, found)
+    left = rows.target - rows.matrix @ found
+    assert np.isclose(parts.whole().residual(found), left @ left)
+
+
+def test_crossed_residuals_are_those_of_fits_without_the_part():
+    rows, widths = random_rows(), np.linspace(0.5, 2.0, 12)
+    parts = Parts(3, 12)
+    parts.add(rows)
+    squares = 0.0
+    for number in range(3):
+        own = rows.block % 3 == number
+        fitted = solve_dual(Rows(*(one[~own] for one in rows)), widths, 0.3).coefficients
+        squares += np.square(rows.target[own] - rows.matrix[own] @ fitted).sum()
+    assert np.isclose(parts.crossed(widths, 0.3).score, squares / len(rows.target))
 
 
 def test_left_out_residuals_are_those_of_fits_without_the_structure():
@@ -204,6 +217,22 @@ def test_fit_of_a_linear_truth_is_exact(alloys):
     again = energy_and_gradients(model, graph)
     # the ridge, relative to forces of order 10 eV/Å
     assert torch.allclose(again.forces, found.forces, atol=1e-4)
+
+
+def test_the_prior_is_chosen_on_all_structures(alloys):
+    """With more rows than ``search_rows`` no handful of structures decides."""
+    model = LinearACE(elements=["Au", "Cu"], cutoff=3.5, size=15)
+    data = packed(alloys, model)
+    chosen = fit(model, data, LeastSquares(search_rows=1))
+    assert chosen.form == "primal"
+    for changed in (chosen.ridge / 8, chosen.ridge * 8):
+        settings = LeastSquares(
+            ridge=changed, smoothness=chosen.smoothness, order_decay=chosen.order_decay, search_rows=1
+        )
+        assert fit(model, data, settings).left_out >= chosen.left_out
+    for smoothness in (0.0, 2.0, 4.0):
+        settings = LeastSquares(smoothness=smoothness, order_decay=0.3, search_rows=1)
+        assert fit(model, data, settings).left_out >= chosen.left_out
 
 
 def test_rows_in_many_pieces_are_the_rows_in_one(alloys, monkeypatch):
