@@ -30,8 +30,8 @@ PEERS = {
 QUANTITIES = {"energy": "energy, meV", "forces": "forces, meV/Å", "stress": "stress, meV/Å³"}
 
 
-def ours(name: str, seconds: float, seed: int, overrides: list[str]) -> dict[str, Any]:
-    """Train by the family's recipe for so many CPU seconds; errors on the test file.
+def ours(name: str, recipe: str | None, seconds: float, seed: int, overrides: list[str]) -> dict[str, Any]:
+    """Train by a recipe of the family for so many CPU seconds; errors on the test file.
 
     Least squares take what they take: neither more nor less.
     """
@@ -49,7 +49,7 @@ def ours(name: str, seconds: float, seed: int, overrides: list[str]) -> dict[str
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        content = configuration(TASKS[name], out)
+        content = configuration(TASKS[name], out, recipe)
         content.pop("pretraining", None)
         content["seed"], content["threads"] = seed, 1
         training = content["training"]
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"one of {', '.join(PEERS)}"
     )
+    parser.add_argument("--recipe", help="in place of the first of the family, such as crystals-linear")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--log", type=Path, help="append every result to this file, one JSON object a line")
@@ -139,7 +140,7 @@ def main() -> None:
         for seed in range(1, args.rounds + 1):
             for peer in (None, *peers):
                 if peer is None:
-                    one = ours(name, args.seconds, seed, args.overrides)
+                    one = ours(name, args.recipe, args.seconds, seed, args.overrides)
                 else:
                     one = theirs(name, args.seconds, seed, peer, peers[peer])
                 found.setdefault(one["package"], []).append(one)

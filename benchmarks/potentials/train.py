@@ -27,7 +27,8 @@ DATA = Path(os.environ.get("GACE_BENCHMARK_DATA", HERE.parents[2] / "shared/data
 class Task(NamedTuple):
     """Which structures of which file a potential learns from."""
 
-    recipe: str
+    recipes: tuple[str, ...]
+    """One training each; the kept potential is the mean of all."""
     file: str
     train: str
     """Slice of the file."""
@@ -39,7 +40,7 @@ class Task(NamedTuple):
 def _rmd17(molecule: str, train: str, validation: str) -> Task:
     folder = f"rMD17/{molecule}"
     return Task(
-        "molecules",
+        ("molecules",),
         f"{folder}/train_01.xyz.gz",
         train,
         validation,
@@ -50,12 +51,13 @@ def _rmd17(molecule: str, train: str, validation: str) -> Task:
 
 def _mlearn(element: str) -> Task:
     folder = f"mlearn_{element}"
-    return Task("crystals", f"{folder}/train.xyz.gz", ":", "::10", None, f"{folder}/test.xyz")
+    recipes = ("crystals", "crystals-linear")
+    return Task(recipes, f"{folder}/train.xyz.gz", ":", "::10", None, f"{folder}/test.xyz")
 
 
 TASKS = {
     "acac-300K": Task(
-        "molecules",
+        ("molecules",),
         "AcAc/train_300K.xyz.gz",
         ":450",
         "450:",
@@ -63,7 +65,7 @@ TASKS = {
         "AcAc/test_MD_300K.xyz.gz",
     ),
     "3bpa-300K": Task(
-        "molecules",
+        ("molecules",),
         "3BPA/train_300K.xyz.gz",
         ":450",
         "450:",
@@ -105,29 +107,44 @@ def main() -> None:
     from gace.training.run import train
 
     task, out = TASKS[args.name], args.work / args.name
-    config = configuration(task, out)
-    if args.seed is not None:
-        config["seed"] = args.seed
-    if args.steps is not None:
-        config["training"]["max_steps"] = args.steps
-    asked = config
-    if args.pretrained is not None:
-        start = args.work / args.pretrained / "run" / "pretraining" / "run" / "potential"
-        config = {**asked, "potential": {**asked["potential"], "start_from": str(start)}}
-        config.pop("pretraining", None)
-    bundles, first = [], config["seed"]
-    for member in range(args.members):
-        run = out / ("run" if member == 0 else f"run-{member + 1}")
-        result = train({**config, "seed": first + member}, run, progress=False)
-        line = {"name": args.name, "seed": first + member, **result.metrics}
-        print(json.dumps({**line, "core_seconds": result.core_seconds}), flush=True)
-        bundles.append(result.bundle)
+    runs = []
+    for recipe in task.recipes:
+        config = configuration(task, out, recipe)
+        if args.seed is not None:
+            config["seed"] = args.seed
+        linear = config["potential"]["preset"].startswith("linear-")
+        if args.steps is not None and not linear:
+            config["training"]["max_steps"] = args.steps
+        asked = config
+        if args.pretrained is not None:
+            start = args.work / args.pretrained / "run" / "pretraining" / "run" / "potential"
+            config = {**asked, "potential": {**asked["potential"], "start_from": str(start)}}
+            config.pop("pretraining", None)
+        first = config["seed"]
+        for member in range(1 if linear else args.members):  # least squares have no seed
+            folder = "run" if recipe == task.recipes[0] else recipe
+            run = out / (folder if member == 0 else f"{folder}-{member + 1}")
+            result = train({**config, "seed": first + member}, run, progress=False)
+            line = {"name": args.name, "recipe": recipe, "seed": first + member, **result.metrics}
+            print(json.dumps({**line, "core_seconds": result.core_seconds}), flush=True)
+            runs.append(Run(recipe, {**asked, "seed": first + member}, result.bundle))
     if not args.no_copy:
-        keep(args.name, asked, bundles, args.pretrained)
+        keep(args.name, runs, args.pretrained)
 
 
-def configuration(task: Task, out: Path) -> dict[str, Any]:
-    """The configuration of ``gace train``; its data are written to ``out/data``."""
+class Run(NamedTuple):
+    """One finished training."""
+
+    recipe: str
+    config: dict[str, Any]
+    bundle: Path
+
+
+def configuration(task: Task, out: Path, recipe: str | None = None) -> dict[str, Any]:
+    """The configuration of ``gace train`` by one of the task's recipes (the first).
+
+    Its data are written to ``out/data``.
+    """
     from gace.structures.io import read_structures, write_structures
 
     if not (DATA / task.file).exists():
@@ -135,52 +152,57 @@ def configuration(task: Task, out: Path) -> dict[str, Any]:
     (out / "data").mkdir(parents=True, exist_ok=True)
     for part in ("train", "validation"):
         write_structures(out / f"data/{part}.xyz", read_structures(DATA / task.file, getattr(task, part)))
-    config: dict[str, Any] = yaml.safe_load((HERE / "recipes" / f"{task.recipe}.yaml").read_text())
+    config: dict[str, Any] = yaml.safe_load(
+        (HERE / "recipes" / f"{recipe or task.recipes[0]}.yaml").read_text()
+    )
     config["data"] = {"train": str(out / "data/train.xyz"), "validation": str(out / "data/validation.xyz")}
     if task.isolated_atoms is not None:
         config["data"]["isolated_atoms"] = str(DATA / task.isolated_atoms)
     return config
 
 
-def keep(name: str, config: dict[str, Any], bundles: list[Path], pretrained: str | None = None) -> None:
-    """Bundle (the mean of all), configuration and validated epochs to ``benchmarks/potentials/NAME``."""
+def keep(name: str, runs: list[Run], pretrained: str | None = None) -> None:
+    """Bundle (the mean of all), configurations and validated epochs to ``benchmarks/potentials/NAME``."""
     import gace
     from gace.potential.bundle import save_bundle
 
     kept = HERE / name
     shutil.rmtree(kept, ignore_errors=True)
-    if len(bundles) == 1:
-        # least squares leave double precision, which the coefficients do not need
-        save_bundle(gace.load(bundles[0], device="cpu", dtype="float32"), kept)
-    else:
-        several = [gace.load(bundle, dtype="float32") for bundle in bundles]
+    # least squares leave double precision, which the coefficients do not need
+    several = [gace.load(run.bundle, device="cpu", dtype="float32") for run in runs]
+    whole = several[0]
+    if len(several) > 1:
         whole = gace.Potential(
             [member for one in several for member in one.members],
             isolated_atom_energies=several[0].isolated_atom_energies,
             level_of_theory=several[0].level_of_theory,
-            metadata=several[0].metadata,
+            # the errors of a member are not those of the mean
+            metadata={key: value for key, value in several[0].metadata.items() if key != "errors"},
         )
-        save_bundle(whole, kept)
-    for number, bundle in enumerate(bundles):
+    save_bundle(whole, kept)
+    documents: dict[str, str] = {}
+    for number, run in enumerate(runs):
         member = "" if number == 0 else f"-{number + 1}"
-        for log, run in (
-            ("metrics", bundle.parent),
-            ("metrics-pretraining", bundle.parent / "pretraining/run"),
+        for log, folder in (
+            ("metrics", run.bundle.parent),
+            ("metrics-pretraining", run.bundle.parent / "pretraining/run"),
         ):
-            if not (run / "metrics.jsonl").exists():
+            if not (folder / "metrics.jsonl").exists():
                 continue
-            lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+            lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
             # hundreds of short epochs say little: those that were validated do
             told = [line for line in lines if '"validation"' in line] or lines
             (kept / f"{log}{member}.jsonl").write_text("".join(told))
-    config = {**config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"}}
-    text = yaml.safe_dump(config, sort_keys=False)
+        content = {**run.config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"}}
+        content["data"]["recipes"] = list(TASKS[name].recipes)
+        documents.setdefault(run.recipe, yaml.safe_dump(content, sort_keys=False))
+    text = "---\n".join(documents.values())
     if pretrained is not None:
         text += f"# the pretraining is that of {pretrained}\n"
-    if len(bundles) > 1:
-        text += (
-            f"# {len(bundles)} members, of seeds {config['seed']} to {config['seed'] + len(bundles) - 1}\n"
-        )
+    for recipe in documents:
+        seeds = [str(run.config["seed"]) for run in runs if run.recipe == recipe]
+        if len(runs) > 1:
+            text += f"# {recipe}: {len(seeds)} of {len(runs)} members, seeds {', '.join(seeds)}\n"
     (kept / "training.yaml").write_text(text)
 
 

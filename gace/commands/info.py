@@ -37,9 +37,11 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     potential = load(folder, device="cpu")
     known = potential.uncertainty
+    sizes = [sum(value.numel() for value in member.parameters()) for member in potential.members]
     return {
         **config,
-        "n_parameters": sum(value.numel() for value in potential.members[0].parameters()),
+        "n_parameters": sizes[0],
+        "member_parameters": sizes,
         "uncertainty": {
             "error_bars": potential.has_error_bars,
             "novelty": potential.has_novelty,
@@ -52,10 +54,12 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
 
 def show(summary: dict[str, Any]) -> None:
     """Print the description, one line per entry."""
+    sizes = sorted(set(summary["member_parameters"]), reverse=True)
+    parameters = " or ".join(f"{size:,}" for size in sizes)
     rows = {
         "elements": ", ".join(summary["elements"]),
         "cutoff": f"{summary['cutoff']:g} Å",
-        "members": f"{summary['n_members']}, {summary['n_parameters']:,} parameters each",
+        "members": f"{summary['n_members']}, {parameters} parameters each",
         "level of theory": _line(summary["level_of_theory"]),
         "uncertainty": _line(summary["uncertainty"]),
         "isolated atoms": _line(summary["isolated_atom_energies"]) + " eV",

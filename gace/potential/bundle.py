@@ -178,7 +178,12 @@ def bundle_hash(path: str | Path) -> str:
 def describe(potential: Potential) -> dict[str, Any]:
     """The content of ``config.json`` for a potential."""
     frames = [member.hyperparameters() for member in potential.members]
-    shared = {key: value for key, value in frames[0].items() if all(one[key] == value for one in frames)}
+    # members of different kinds, such as graph ACE and linear ACE, share few
+    shared = {
+        key: value
+        for key, value in frames[0].items()
+        if all(key in one and one[key] == value for one in frames)
+    }
     return {
         "kind": KIND,
         "format_version": FORMAT_VERSION,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import threading
@@ -108,7 +109,7 @@ class Code:
         self.seconds = 0.0
         self._wanted: set[tuple[object, ...]] = set()
         self._failed = False
-        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
 
     def __call__(self, model: GraphACE, graph: Graph) -> Prediction:
@@ -156,10 +157,18 @@ class Code:
         if self._worker is None:
             self._worker = threading.Thread(target=self._work, daemon=True)
             self._worker.start()
+            atexit.register(self._end)
 
     def _work(self) -> None:
-        while True:
-            self._queue.get()()
+        while (make := self._queue.get()) is not None:
+            make()
+
+    def _end(self) -> None:
+        """Wait for the piece in the making: cut off inside the compiler it would abort the whole program."""
+        self._failed = True
+        self._queue.put(None)
+        if self._worker is not None:
+            self._worker.join()
 
     def _make(
         self, key: tuple[object, ...], function: Callable[..., list[Tensor]], arguments: list[Tensor]

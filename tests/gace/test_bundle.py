@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import gace
+from gace.commands.info import describe_bundle
 from gace.errors import BundleError, InputError
 from gace.files import sha256_file
+from gace.linear.model import LinearACE
 from gace.potential import bundle as module
 from gace.potential.bundle import bundle_hash, load, read_config, save_bundle
 from gace.potential.potential import Potential
@@ -95,6 +97,27 @@ def test_weights_in_single_precision_keep_the_symmetry_of_double(make_model, tmp
     scale = np.abs(first.forces).max()
     assert abs(second.energy - first.energy) < 1e-12 * max(abs(first.energy), scale)
     np.testing.assert_allclose(second.forces, first.forces @ rotation, rtol=0, atol=1e-12 * scale)
+
+
+def test_members_of_different_kinds(make_model, tmp_path, ethanol):
+    """The mean of a graph ACE and a linear ACE is kept, described and evaluated on every path."""
+    graph = make_model()
+    linear = LinearACE(elements=list(graph.elements), cutoff=graph.cutoff, size=20)
+    with torch.no_grad():
+        linear.coefficients.normal_(generator=torch.Generator().manual_seed(1))
+    energies = {"H": 1.0, "C": 2.0, "O": 3.0}
+    alone = [
+        Potential([one], isolated_atom_energies=energies).predict([ethanol])[0] for one in (graph, linear)
+    ]
+    kept = save_bundle(Potential([graph, linear], isolated_atom_energies=energies), tmp_path / "p")
+    for path in ("eager", "tabulated"):
+        found = load(kept, device="cpu").evaluated_by(path).predict([ethanol])[0]
+        assert found.energy == pytest.approx(np.mean([one.energy for one in alone]), abs=1e-8)
+        np.testing.assert_allclose(found.forces, np.mean([one.forces for one in alone], axis=0), atol=1e-8)
+    summary = describe_bundle(kept)
+    assert summary["member_parameters"] == [
+        sum(value.numel() for value in one.parameters()) for one in (graph, linear)
+    ]
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "uncertainty.npz", "MODEL_CARD.md"])
