@@ -164,21 +164,13 @@ def configuration(task: Task, out: Path, recipe: str | None = None) -> dict[str,
 def keep(name: str, runs: list[Run], pretrained: str | None = None) -> None:
     """Bundle (the mean of all), configurations and validated epochs to ``benchmarks/potentials/NAME``."""
     import gace
-    from gace.potential.bundle import save_bundle
+    from gace.potential import combine, save_bundle
 
     kept = HERE / name
     shutil.rmtree(kept, ignore_errors=True)
     # least squares leave double precision, which the coefficients do not need
     several = [gace.load(run.bundle, device="cpu", dtype="float32") for run in runs]
-    whole = several[0]
-    if len(several) > 1:
-        whole = gace.Potential(
-            [member for one in several for member in one.members],
-            isolated_atom_energies=several[0].isolated_atom_energies,
-            level_of_theory=several[0].level_of_theory,
-            # the errors of a member are not those of the mean
-            metadata={key: value for key, value in several[0].metadata.items() if key != "errors"},
-        )
+    whole = combine(several) if len(several) > 1 else several[0]
     save_bundle(whole, kept)
     documents: dict[str, str] = {}
     for number, run in enumerate(runs):
