@@ -98,7 +98,8 @@ class Normal(NamedTuple):
     def residual(self, coefficients: Array) -> float:
         """Sum of the squares of what these coefficients leave."""
         bent = dsymv(1.0, self.matrix, coefficients, lower=1)
-        return float(self.square - 2.0 * (coefficients @ self.target) + coefficients @ bent)
+        left = float(self.square - 2.0 * (coefficients @ self.target) + coefficients @ bent)
+        return max(0.0, left)  # where nothing is left, rounding may say less than nothing
 
     def solve(self, widths: Array, ridge: float) -> Array:
         """The regularised coefficients ``(C,)``.

@@ -191,6 +191,15 @@ def test_left_out_residuals_are_those_of_fits_without_the_structure():
         assert np.allclose(rows.target[block] - rows.matrix[block] @ fitted, left_out[block])
 
 
+def test_nothing_left_is_not_less_than_nothing():
+    rows = random_rows()
+    exact = rows._replace(target=rows.matrix @ np.arange(1.0, 13.0))
+    parts = Parts(3, 12)
+    parts.add(exact)
+    assert 0 <= parts.crossed(np.ones(12), 1e-13).score < 1e-12
+    assert parts.whole().residual(np.arange(1.0, 13.0)) >= 0
+
+
 def test_ridge_that_is_too_small_is_an_input_error():
     rows = random_rows()
     double = Rows(np.concatenate([rows.matrix] * 2), np.concatenate([rows.target] * 2), np.arange(60))
