@@ -116,7 +116,7 @@ def main() -> None:
         if args.steps is not None and not linear:
             config["training"]["max_steps"] = args.steps
         asked = config
-        if args.pretrained is not None:
+        if args.pretrained is not None and not linear:
             start = args.work / args.pretrained / "run" / "pretraining" / "run" / "potential"
             config = {**asked, "potential": {**asked["potential"], "start_from": str(start)}}
             config.pop("pretraining", None)
