@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -27,10 +28,14 @@ LARGEST_DUAL = 4000
 """Rows up to which the n × n form is used where it is the smaller one."""
 LARGEST_CHOICE = 5000
 """Coefficients up to which the prior is chosen on all structures."""
+WORTH = 0.01
+"""A smaller ridge is taken where the mean square error left out falls faster than this power of it."""
 PARTS = 5
 """Parts in which the structures are left out."""
 NUMBERS_OF_NORMALS = 5e8
 """What the normal equations of all parts may hold, in numbers."""
+NUMBERS_OF_JUDGES = 1.5e8
+"""What the rows by which left-out fits are judged may hold, in numbers."""
 
 Scored = TypeVar("Scored", Solution, Crossed)
 
@@ -45,7 +50,8 @@ class Fit(NamedTuple):
     n_rows: int
     n_coefficients: int
     left_out: float
-    """Root mean square weighted residual of structures left out, eV/Å: one by one or a part at a time."""
+    """Typical weighted residual of structures left out, eV/Å, one by one or a part at a time: the geometric
+    mean over structures of their root mean squares."""
     form: str
     """``dual`` (as many equations as rows) or ``primal`` (as coefficients)."""
 
@@ -113,7 +119,8 @@ class _Problem(NamedTuple):
     def by_coefficients(self) -> _Found:
         """The ``C × C`` form: prior and ridge of least error on parts of the structures left out."""
         size = self.model.coefficients.numel()
-        parts = Parts(n_parts(size, len(self.data)), size)
+        judged_every = math.ceil(size * self.n_rows / NUMBERS_OF_JUDGES)
+        parts = Parts(n_parts(size, len(self.data)), size, judged_every)
         for rows in self.rows(torch.arange(len(self.data))):
             parts.add(rows)
             self.note(f"normal equations: {int(rows.block[-1]) + 1} of {len(self.data)} structures")
@@ -128,13 +135,18 @@ class _Problem(NamedTuple):
         else:
             mean_square = np.diag(whole.matrix) / parts.n_rows
             shape = shape_of(self.model, mean_square)
+            shares: dict[float, float] = {}
 
             def at(prior: Prior) -> tuple[float, Crossed]:
                 self.note(f"smoothness {prior.smoothness:g}, order decay {prior.order_decay:g}")
                 widths = shape.widths(prior)
-                start = float(np.sum(mean_square * widths**2)) * 1e-6
-                start = start if free else float(self.settings.ridge)
-                return refine(lambda x: parts.crossed(widths, x), start, free)
+                power = float(np.sum(mean_square * widths**2))
+                # begin where a prior of this smoothness ended, or the one before
+                share = shares.get(prior.smoothness, [1e-6, *shares.values()][-1])
+                start = power * share if free else float(self.settings.ridge)
+                found = refine(lambda x: parts.crossed(widths, x), start, free)
+                shares[prior.smoothness] = found[0] / power
+                return found
 
             prior, ridge, crossed = choose(at, self.settings)
         return _Found(prior, ridge, crossed.score, whole.solve(shape.widths(prior), ridge))
@@ -194,24 +206,40 @@ def choose(
 
 
 def refine(solve: Callable[[float], Scored], start: float, free: bool) -> tuple[float, Scored]:
-    """Walk downhill in steps of a factor 4, then 2, from ``start``; stay there unless ``free``."""
-    ridge, best = start, solve(start)
+    """Walk downhill in steps of a factor 4, then 2, from ``start``; stay there unless ``free``.
+
+    A smaller ridge has to earn it (:data:`WORTH`): of two that err alike the larger one has the smaller
+    coefficients, and so the tamer potential away from the data.
+    """
     if not free:
-        return ridge, best
+        return start, solve(start)
+    ridge, best = regular(solve, start)
     for step in (4.0, 2.0):
-        for direction in (1 / step, step):
+        for factor in (1 / step, step):
             moved = False
-            while 1e-14 * start < ridge * direction < 1e14 * start:
+            while 1e-14 * start < ridge * factor < 1e14 * start:
                 try:
-                    other = solve(ridge * direction)
+                    other = solve(ridge * factor)
                 except InputError:  # singular: no further this way
                     break
-                if other.score >= best.score:
+                if other.score >= factor**WORTH * best.score:
                     break
-                ridge, best, moved = ridge * direction, other, True
+                ridge, best, moved = ridge * factor, other, True
             if moved:
                 break
     return ridge, best
+
+
+def regular(solve: Callable[[float], Scored], start: float) -> tuple[float, Scored]:
+    """``start``, or the first larger ridge that the arithmetic can do with."""
+    ridge = start
+    while True:
+        try:
+            return ridge, solve(ridge)
+        except InputError:
+            ridge *= 64.0
+            if ridge > 1e14 * start:
+                raise
 
 
 def count_rows(data: Packed, settings: LeastSquares) -> int:

@@ -26,6 +26,9 @@ MAX_DEGREE = 8
 CORE_REACH = 0.6
 """Where the core repulsion ends, as a share of the sum of the covalent radii: below all bonds."""
 
+OVERSHOOT = 0.02
+"""How far the argument of the radial functions goes on past the inner end of its range (length 2)."""
+
 
 class BondFunctions(NamedTuple):
     """What each bond contributes to the atomic base."""
@@ -55,6 +58,9 @@ class LinearACE(nn.Module):
         order_cost: price of one more factor.
         max_degree: highest degree of a factor.
         distance_power: q of the transformed distance ``1 / (1 + (r/r_0)^q)``, r_0 the sum of covalent radii.
+        inner_reach: the radial functions are Chebyshev polynomials between this share of r_0 and the cutoff,
+            and level off below. None: between r_0 and the cutoff, and they go on as polynomials below (as in
+            bundles of before 2026-11-26): where bonds are shorter than r_0 the highest of them are giants.
         cutoff_power: p of the polynomial cutoff.
         core_repulsion: add the ZBL repulsion.
 
@@ -74,21 +80,23 @@ class LinearACE(nn.Module):
         order_cost: float = 1.0,
         max_degree: int = 6,
         distance_power: float = 1.0,
+        inner_reach: float | None = CORE_REACH,
         cutoff_power: int = 2,
         core_repulsion: bool = True,
     ) -> None:
         super().__init__()
-        _check(elements, cutoff, order, size, max_degree)
+        _check(elements, cutoff, order, size, max_degree, inner_reach)
         n_elements = len(elements)
         if level is None:
             level = choose_level(n_elements, order, size, degree_weight, order_cost, max_degree)
         self._hyperparameters: dict[str, Any] = dict(
             model=ARCHITECTURE, elements=list(elements), cutoff=float(cutoff), order=order, size=size,
             level=level, degree_weight=degree_weight, order_cost=order_cost, max_degree=max_degree,
-            distance_power=distance_power, cutoff_power=cutoff_power, core_repulsion=core_repulsion,
+            distance_power=distance_power, inner_reach=inner_reach, cutoff_power=cutoff_power,
+            core_repulsion=core_repulsion,
         )  # fmt: skip
         self.elements, self.cutoff = tuple(elements), float(cutoff)
-        self.cutoff_power, self.distance_power = cutoff_power, distance_power
+        self.cutoff_power, self.distance_power, self.inner_reach = cutoff_power, distance_power, inner_reach
         self.invariants: list[Invariant] = enumerate_invariants(
             n_elements, order, level, degree_weight, order_cost, max_degree
         )
@@ -117,7 +125,8 @@ class LinearACE(nn.Module):
     @classmethod
     def from_hyperparameters(cls, arguments: Mapping[str, Any]) -> LinearACE:
         """The architecture that :meth:`hyperparameters` describes, coefficients zero."""
-        return cls(**{key: value for key, value in arguments.items() if key != "model"})
+        own = {key: value for key, value in arguments.items() if key != "model"}
+        return cls(**{"inner_reach": None, **own})
 
     def set_shift(self, shift: Mapping[str, float]) -> None:
         """Set the mean energy of a bonded atom of each element, eV, relative to the isolated atom."""
@@ -136,8 +145,11 @@ class LinearACE(nn.Module):
         power = self.distance_power
         y = 1.0 / (1.0 + (r / length) ** power)
         end = 1.0 / (1.0 + (self.cutoff / length) ** power)
-        # T_n on [-1, 1]: 1 at the bond length and -1 at the cutoff; shorter bonds go on smoothly
-        x = 2.0 * (y - end) / (0.5 - end) - 1.0
+        begin = 1.0 / (1.0 + (self.inner_reach or 1.0) ** power)
+        # T_n on [-1, 1]: -1 at the cutoff, 1 at the inner end; below, no data keep a polynomial in check
+        x = 2.0 * (y - end) / (begin - end) - 1.0
+        if self.inner_reach is not None:
+            x = torch.where(x > 1.0, 1.0 + OVERSHOOT * torch.tanh((x - 1.0) / OVERSHOOT), x)
         envelope = smooth_cutoff(r, self.cutoff, self.cutoff_power)
         functions = [envelope, envelope * x]
         while len(functions) < self.n_max:
@@ -211,7 +223,14 @@ class LinearACE(nn.Module):
         return AtomicOutput(fitted + fixed, invariants)
 
 
-def _check(elements: Sequence[str], cutoff: float, order: int, size: int, max_degree: int) -> None:
+def _check(
+    elements: Sequence[str],
+    cutoff: float,
+    order: int,
+    size: int,
+    max_degree: int,
+    inner_reach: float | None,
+) -> None:
     """Raise InputError for the first argument that is out of range."""
     conditions = [
         (len(elements) > 0 and len(set(elements)) == len(elements), "elements must be distinct"),
@@ -219,6 +238,10 @@ def _check(elements: Sequence[str], cutoff: float, order: int, size: int, max_de
         (1 <= order <= MAX_ORDER, f"order must be 1 to {MAX_ORDER} (got {order})"),
         (size >= 1, f"size must be positive (got {size})"),
         (0 <= max_degree <= MAX_DEGREE, f"max_degree must be 0 to {MAX_DEGREE} (got {max_degree})"),
+        (
+            inner_reach is None or 0 < inner_reach < 1,
+            f"inner_reach must lie between 0 and 1 (got {inner_reach})",
+        ),
     ]
     for holds, message in conditions:
         if not holds:

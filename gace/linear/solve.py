@@ -3,6 +3,10 @@
 ``n`` rows, ``C`` coefficients. Rows of one structure are left out together: its force components say
 so much about each other that leaving out one row at a time would flatter. The ``n × n`` form leaves out each
 structure in turn, the ``C × C`` form one part of the structures after the other.
+
+What is left out is judged by the geometric mean over structures (:func:`typical`), not by the mean square: a
+structure that is alone of its kind is extrapolated to only because it was left out, its error can be a
+hundred times the others', and as a mean square it alone would decide the prior.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from scipy.linalg.blas import dsymv, dsyrk
+from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpotri
 
 from gace.errors import InputError
@@ -44,10 +48,19 @@ class Solution(NamedTuple):
     left_out: Array
     """Residual of each row predicted without its structure ``(n,)``, weighted."""
 
-    @property
-    def score(self) -> float:
-        """Mean square of the left-out residuals."""
-        return float(np.mean(np.square(self.left_out)))
+    score: float
+    """Typical square of the left-out residuals; see :func:`typical`."""
+
+
+def typical(squares: Array, scale: float) -> float:
+    """Geometric mean of the structures' mean squares ``(S,)``.
+
+    Args:
+        squares: mean squared residual of each structure.
+        scale: mean square of the targets; a structure that is met to a hundred thousandth of its root counts
+            as met, not as infinitely better.
+    """
+    return float(np.exp(np.mean(np.log(squares + 1e-10 * scale + np.finfo(float).tiny))))
 
 
 def kernel(rows: Rows, widths: Array) -> Array:
@@ -71,7 +84,9 @@ def solve_dual(rows: Rows, widths: Array, ridge: float, covariance: Array | None
         own = inverse[block, block]
         own = np.tril(own) + np.tril(own, -1).T
         left_out[block] = np.linalg.solve(own, dual[block])
-    return Solution(widths**2 * (rows.matrix.T @ dual), left_out)
+    squares = np.array([np.mean(np.square(left_out[block])) for block in rows.blocks()])
+    score = typical(squares, float(np.mean(np.square(rows.target))))
+    return Solution(widths**2 * (rows.matrix.T @ dual), left_out, score)
 
 
 class Normal(NamedTuple):
@@ -81,25 +96,16 @@ class Normal(NamedTuple):
     """``(C, C)``, lower triangle."""
     target: Array
     """``(C,)``."""
-    square: Array
-    """Sum of the squares of all targets ``()``."""
 
     @classmethod
     def empty(cls, size: int) -> Normal:
         """Equations without rows."""
-        return cls(np.zeros((size, size), order="F"), np.zeros(size), np.zeros(()))
+        return cls(np.zeros((size, size), order="F"), np.zeros(size))
 
     def add(self, matrix: Array, target: Array) -> None:
         """Add rows ``(n, C)`` and their targets ``(n,)`` in place."""
         dsyrk(1.0, matrix.T, beta=1.0, c=self.matrix, lower=1, overwrite_c=1)
         self.target[:] += matrix.T @ target
-        self.square[...] += target @ target
-
-    def residual(self, coefficients: Array) -> float:
-        """Sum of the squares of what these coefficients leave."""
-        bent = dsymv(1.0, self.matrix, coefficients, lower=1)
-        left = float(self.square - 2.0 * (coefficients @ self.target) + coefficients @ bent)
-        return max(0.0, left)  # where nothing is left, rounding may say less than nothing
 
     def solve(self, widths: Array, ridge: float) -> Array:
         """The regularised coefficients ``(C,)``.
@@ -113,44 +119,62 @@ class Normal(NamedTuple):
 
 
 class Parts:
-    """Normal equations of the structures, dealt into parts that are left out one after the other."""
+    """Normal equations of the structures, dealt into parts that are left out one after the other.
 
-    def __init__(self, n_parts: int, size: int) -> None:
+    Args:
+        n_parts: how many.
+        size: number of coefficients.
+        judged_every: of every so many structures of a part the rows of one are held, to judge by.
+    """
+
+    def __init__(self, n_parts: int, size: int, judged_every: int = 1) -> None:
         self.parts = [Normal.empty(size) for _ in range(n_parts)]
-        self.n_rows = 0
+        self.judges: list[list[Rows]] = [[] for _ in range(n_parts)]
+        self.judged_every = judged_every
+        self.n_rows, self.square = 0, 0.0
 
     def add(self, rows: Rows) -> None:
         """Add the rows of some structures, each to the part that its number decides."""
-        part = rows.block % len(self.parts)
+        n_parts = len(self.parts)
+        part = rows.block % n_parts
+        judged = rows.block // n_parts % self.judged_every == 0
         for number, normal in enumerate(self.parts):
             own = part == number
             if own.any():
                 normal.add(rows.matrix[own], rows.target[own])
+            if (held := own & judged).any():
+                self.judges[number].append(Rows(rows.matrix[held], rows.target[held], rows.block[held]))
         self.n_rows += len(rows.target)
+        self.square += float(rows.target @ rows.target)
 
     def whole(self) -> Normal:
         """The equations of all structures."""
         return Normal(*(sum(several[1:], several[0]) for several in zip(*self.parts, strict=True)))
 
     def crossed(self, widths: Array, ridge: float) -> Crossed:
-        """Mean square residual of each part under the fit to the others.
+        """Typical residual of the held structures, each under the fit to the other parts.
 
         Raises:
             InputError: the ridge is too small for the arithmetic.
         """
         whole = self.whole()
-        total = 0.0
-        for part in self.parts:
-            rest = Normal(whole.matrix - part.matrix, whole.target - part.target, whole.square - part.square)
-            total += part.residual(rest.solve(widths, ridge))
-        return Crossed(total / self.n_rows)
+        squares: list[float] = []
+        for part, judges in zip(self.parts, self.judges, strict=True):
+            if not judges:
+                continue
+            rest = Normal(whole.matrix - part.matrix, whole.target - part.target)
+            coefficients = rest.solve(widths, ridge)
+            for rows in judges:
+                left = np.square(rows.target - rows.matrix @ coefficients)
+                squares += [float(left[block].mean()) for block in rows.blocks()]
+        return Crossed(typical(np.array(squares), self.square / self.n_rows))
 
 
 class Crossed(NamedTuple):
     """What fits to parts of the structures promise for the others."""
 
     score: float
-    """Mean square of the residuals of parts left out."""
+    """Typical square of the residuals of structures left out; see :func:`typical`."""
 
 
 def _cholesky(matrix: Array, ridge: float) -> Array:

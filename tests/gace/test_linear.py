@@ -15,7 +15,7 @@ from gace.errors import InputError
 from gace.linear.basis import Factor, enumerate_invariants, intermediate_degrees
 from gace.linear.config import LeastSquares
 from gace.linear.design import design
-from gace.linear.fit import fit, rows_of
+from gace.linear.fit import fit, refine, rows_of
 from gace.linear.model import LinearACE
 from gace.linear.solve import Parts, Rows, solve_dual
 from gace.potential.derivatives import energy_and_gradients
@@ -152,6 +152,54 @@ def test_few_and_many_neighbours_give_the_same_rows(alloys):
     assert torch.allclose(*columns, rtol=1e-9, atol=1e-10)
 
 
+def radial_functions(model, distances):
+    """R_n of two equal atoms ``(R, n_max)``."""
+    vectors = torch.zeros(1, len(distances), 3, dtype=torch.float64)
+    vectors[0, :, 2] = torch.as_tensor(distances, dtype=torch.float64)
+    species = torch.zeros(1, len(distances), dtype=torch.long)
+    return model.functions_of(species[:, 0], species, vectors).radial[0]
+
+
+def test_radial_functions_stay_bounded_where_bonds_are_short():
+    """Molybdenum: two covalent radii are 3.08 Å, neighbours in the crystal 2.7 Å, in the melt 2.0 Å apart."""
+    model = LinearACE(elements=["Mo"], cutoff=5.0, order=2, size=300)
+    assert model.n_max > 8
+    between = radial_functions(model, np.linspace(0.6 * 3.08, 4.999, 200))
+    assert between.abs().max() <= 1.0 + 1e-12
+    below = radial_functions(model, np.linspace(0.05, 0.6 * 3.08, 200))
+    assert below.abs().max() < 30
+    spread = between.std(0)
+    assert spread[1:].min() > 0.1 * spread.max()  # none is a giant beside the others
+
+
+def test_radial_functions_are_smooth_at_the_inner_end():
+    model = LinearACE(elements=["Mo"], cutoff=5.0, order=2, size=300)
+    inner = 0.6 * model.bond_length.item()
+
+    def derivatives(distance):
+        """First and second of the highest polynomial (the first function is the cutoff factor)."""
+        r = torch.tensor([distance], dtype=torch.float64, requires_grad=True)
+        found = radial_functions(model, r)[0]
+        value = found[-1] / found[0]
+        (slope,) = torch.autograd.grad(value, r, create_graph=True)
+        return [slope.item(), torch.autograd.grad(slope.sum(), r)[0].item()]
+
+    assert derivatives(inner - 1e-8) == pytest.approx(derivatives(inner + 1e-8), rel=1e-4)
+    # below they level off: the slope that a polynomial goes on with is gone
+    assert abs(derivatives(0.7 * inner)[0]) < 1e-3 * abs(derivatives(inner)[0])
+
+
+def test_bundles_without_an_inner_reach_keep_their_radial_functions():
+    model = LinearACE(elements=["Si"], **SIZE)
+    old = {key: value for key, value in model.hyperparameters().items() if key != "inner_reach"}
+    found = radial_functions(LinearACE.from_hyperparameters(old), [2.0, 3.0])
+    r, length = torch.tensor([2.0, 3.0], dtype=torch.float64), model.bond_length.item()
+    y, end = 1 / (1 + r / length), 1 / (1 + 3.5 / length)
+    u = r / 3.5
+    envelope = 1 - 6 * u**2 + 8 * u**3 - 3 * u**4
+    assert torch.allclose(found[:, 1], envelope * (2 * (y - end) / (0.5 - end) - 1))
+
+
 def random_rows(n=30, size=12):
     rng = np.random.default_rng(1)
     matrix = rng.normal(size=(n, size))
@@ -165,20 +213,44 @@ def test_both_forms_of_the_equations_agree():
     parts.add(Rows(rows.matrix[20:], rows.target[20:], rows.block[20:]))
     found = parts.whole().solve(widths, 0.3)
     assert np.allclose(solve_dual(rows, widths, 0.3).coefficients, found)
-    left = rows.target - rows.matrix @ found
-    assert np.isclose(parts.whole().residual(found), left @ left)
 
 
 def test_crossed_residuals_are_those_of_fits_without_the_part():
     rows, widths = random_rows(), np.linspace(0.5, 2.0, 12)
     parts = Parts(3, 12)
     parts.add(rows)
-    squares = 0.0
+    logs = []
     for number in range(3):
         own = rows.block % 3 == number
         fitted = solve_dual(Rows(*(one[~own] for one in rows)), widths, 0.3).coefficients
-        squares += np.square(rows.target[own] - rows.matrix[own] @ fitted).sum()
-    assert np.isclose(parts.crossed(widths, 0.3).score, squares / len(rows.target))
+        for block in np.unique(rows.block[own]):
+            left = (rows.target - rows.matrix @ fitted)[rows.block == block]
+            logs.append(np.log(np.square(left).mean()))
+    assert np.isclose(parts.crossed(widths, 0.3).score, np.exp(np.mean(logs)))
+
+
+def test_some_structures_may_judge_for_all():
+    rows, widths = random_rows(90), np.ones(12)
+    parts = Parts(3, 12, judged_every=2)
+    parts.add(rows)
+    held = np.concatenate([one.block for several in parts.judges for one in several])
+    assert sorted(set(held)) == [0, 1, 2, 6, 7, 8, 12, 13, 14]
+    assert parts.n_rows == 90
+    assert parts.crossed(widths, 0.3).score > 0
+
+
+def test_one_odd_structure_does_not_decide_the_prior():
+    """Whatever is said of it when it is left out, the ridge stays that of the others."""
+    rows, widths = random_rows(300), np.ones(12)
+    odd = Rows(rows.matrix.copy(), rows.target.copy(), rows.block)
+    odd.target[:5] += 1e3
+    ridges = []
+    for one in (rows, odd):
+        parts = Parts(5, 12)
+        parts.add(Rows(one.matrix[5:], one.target[5:], one.block[5:]))
+        parts.judges[0].append(Rows(one.matrix[:5], one.target[:5], one.block[:5]))
+        ridges.append(refine(lambda x, parts=parts: parts.crossed(widths, x), 1.0, True)[0])
+    assert ridges[0] == ridges[1]
 
 
 def test_left_out_residuals_are_those_of_fits_without_the_structure():
@@ -191,13 +263,12 @@ def test_left_out_residuals_are_those_of_fits_without_the_structure():
         assert np.allclose(rows.target[block] - rows.matrix[block] @ fitted, left_out[block])
 
 
-def test_nothing_left_is_not_less_than_nothing():
+def test_an_exact_fit_scores_its_floor():
     rows = random_rows()
     exact = rows._replace(target=rows.matrix @ np.arange(1.0, 13.0))
     parts = Parts(3, 12)
     parts.add(exact)
-    assert 0 <= parts.crossed(np.ones(12), 1e-13).score < 1e-12
-    assert parts.whole().residual(np.arange(1.0, 13.0)) >= 0
+    assert 0 < parts.crossed(np.ones(12), 1e-13).score < 1.1e-10 * np.square(exact.target).mean()
 
 
 def test_ridge_that_is_too_small_is_an_input_error():
