@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from gace.errors import InputError, missing, nearest
+
+if TYPE_CHECKING:
+    from gace.potential.potential import Potential
 
 
 def make_calculator(name: str, **kwargs: Any) -> Any:
@@ -81,9 +85,23 @@ def tersoff_silicon(**kwargs: Any) -> Any:
     return Tersoff({("Si", "Si", "Si"): silicon}, **kwargs)
 
 
+def bundle(bundle: str, **kwargs: Any) -> Any:
+    """A potential of gace: what :func:`gace.load` takes, and arguments of its ``calculator``."""
+    return _loaded(bundle).calculator(**{"uncertainty": False, **kwargs})
+
+
+@lru_cache(maxsize=1)
+def _loaded(bundle: str) -> Potential:
+    # thousands of walks ask for one teacher
+    from gace.potential.bundle import load
+
+    return load(bundle, device="cpu")
+
+
 CALCULATORS: dict[str, Callable[..., Any]] = {
     "tblite": tblite,
     "emt": emt,
+    "gace": bundle,
     "lj": lennard_jones,
     "tersoff-si": tersoff_silicon,
 }

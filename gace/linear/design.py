@@ -10,8 +10,8 @@ from torch import Tensor
 from gace.linear.model import LinearACE
 from gace.structures.graph import Graph, forces_from_edges, sum_structures, virial_from_edges
 
-BLOCK_NUMBERS = 1_000_000
-"""Derivatives of atoms by bonds formed at once; more makes the system clear pages every time."""
+BLOCK_NUMBERS = 8_000_000
+"""Derivatives of atoms by bonds and by atomic bases formed at once."""
 
 
 class Design(NamedTuple):
@@ -83,8 +83,8 @@ def _columns(rows: Tensor, n: int) -> Tensor:
 
 
 def _blocks(graph: Graph, model: LinearACE) -> list[slice]:
-    """Atoms whose derivatives are held at once: few enough that memory is used again, not asked for anew."""
-    per_atom = 3 * graph.neighbour.shape[1] * (len(model.invariants) + model.products.n_base)
+    """Atoms whose derivatives are held at once."""
+    per_atom = (3 * graph.neighbour.shape[1] + model.products.n_base) * len(model.invariants)
     size = max(1, BLOCK_NUMBERS // max(per_atom, 1))
     return [slice(start, start + size) for start in range(0, graph.n_atoms, size)]
 
@@ -105,18 +105,7 @@ def _edge_gradient(
         tangents.append(torch.func.jvp(contributions, (edges,), (direction,))[1])
     slope = torch.stack(tangents, 2) * model.stretch[species][:, None, None]  # (N, J, 3, n_A)
     n_atoms, slots = neighbours.shape
-
-    def push(tangent: Tensor) -> Tensor:
-        return torch.func.jvp(model.products, (base,), (tangent,))[1]
-
-    if 3 * slots <= model.products.n_base:
-        directions = slope.permute(1, 2, 3, 0).flatten(0, 1).contiguous()  # (3J, n_A, N)
-        found = torch.func.vmap(push)(directions)  # (3J, n_B, N)
-        return found.view(slots, 3, -1, n_atoms).permute(3, 0, 1, 2)
-    # many neighbours: the derivative by the atomic base once, the chain rule as a matrix product
-    identity = torch.eye(model.products.n_base, dtype=base.dtype)
-    directions = identity.unsqueeze(-1).expand(-1, -1, n_atoms).contiguous()
-    jacobian = torch.func.vmap(push)(directions).permute(2, 0, 1)  # (N, n_A, n_B)
+    jacobian = model.products.jacobian(base)  # (N, n_A, n_B)
     return (slope.flatten(1, 2) @ jacobian).view(n_atoms, slots, 3, -1)
 
 

@@ -9,6 +9,7 @@ import torch
 from ase.data import atomic_numbers, covalent_radii
 from torch import Tensor, nn
 
+from gace.allocator import keep_freed_memory
 from gace.basis import SphericalHarmonics, smooth_cutoff
 from gace.errors import InputError
 from gace.linear.basis import MAX_ORDER, Invariant, choose_level, enumerate_invariants
@@ -85,6 +86,7 @@ class LinearACE(nn.Module):
         core_repulsion: bool = True,
     ) -> None:
         super().__init__()
+        keep_freed_memory()
         _check(elements, cutoff, order, size, max_degree, inner_reach)
         n_elements = len(elements)
         if level is None:

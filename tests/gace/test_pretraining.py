@@ -187,3 +187,36 @@ def test_rates_time_and_patience_of_the_real_labels_are_not_inherited(configure)
     own = own_config(config, []).training
     assert (own.learning_rate, own.max_minutes, own.patience) == (0.1, None, None)
     assert (own.batch_size, own.max_steps) == (2, 7)
+
+
+def linear_teacher(**kwargs):
+    return {"teacher": {"calculator": "linear-ace", "kwargs": kwargs}}
+
+
+def test_a_linear_ace_fitted_to_the_labels_teaches(configure, tmp_path):
+    teacher = linear_teacher(overrides={"size": 30}, least_squares={"energy_weight": 20.0})
+    sections = {**QUICK, "pretraining": {**QUICK["pretraining"], **teacher, "structures": 20}}
+    config = configure(**sections)
+    result = train(config, tmp_path / "run", progress=False)
+    fitted = gace.load(tmp_path / "run/pretraining/teacher/potential")
+    assert fitted.metadata["least_squares"]["ridge"] > 0
+    samples = read_structures(next((tmp_path / "run/pretraining/walks").glob("*.xyz")))
+    calculator = fitted.calculator(uncertainty=False)
+    for atoms in samples[:3]:
+        label, again = labels_of(atoms), atoms.copy()
+        again.calc = calculator
+        # eight decimals in the file
+        assert again.get_potential_energy() == pytest.approx(label.energy, abs=1e-6)
+        assert np.allclose(again.get_forces(), label.forces, atol=1e-6)
+    assert gace.load(result.bundle).metadata["pretraining"]["teacher"]["calculator"] == "linear-ace"
+    assert train(config, tmp_path / "run", progress=False).metrics == result.metrics
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "cause"),
+    [({"preset": "2L-small"}, "'2L-small' is not linear"), ({"presets": "linear-small"}, "presets")],
+)
+def test_a_linear_teacher_that_is_none_is_an_input_error(configure, tmp_path, kwargs, cause):
+    with pytest.raises(InputError, match=cause):
+        train(configure(pretraining=linear_teacher(**kwargs)), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run/pretraining/teacher").exists()

@@ -7,15 +7,32 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from gace.config import Closed
+from gace.linear.config import LeastSquares
+
+LINEAR_ACE = "linear-ace"
+"""Name of the teacher that is fitted to the training labels first."""
 
 
 class Teacher(Closed):
     """A calculator that is cheap enough to be asked thousands of times."""
 
     calculator: str = Field(
-        default="tblite", description="known by name (tblite, emt, lj, tersoff-si) or module:factory"
+        default="tblite",
+        description="known by name (tblite, emt, lj, tersoff-si, gace) or module:factory; linear-ace: a "
+        "linear ACE, fitted to the training labels first",
     )
-    kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the calculator")
+    kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="arguments of the calculator; of linear-ace: preset, overrides, least_squares",
+    )
+
+
+class LinearTeacher(Closed):
+    """``pretraining.teacher.kwargs`` of a linear ACE."""
+
+    preset: str = Field(default="linear-medium", description="linear- small, medium or large")
+    overrides: dict[str, Any] = Field(default_factory=dict, description="further arguments of LinearACE")
+    least_squares: LeastSquares = Field(default=LeastSquares(), description="settings of the fit")
 
 
 class Temperatures(Closed):
@@ -34,9 +51,9 @@ class Temperatures(Closed):
 class Pretraining(Closed):
     """What is learnt from a cheap teacher before the real labels.
 
-    Walks of Langevin dynamics by the teacher start from the training structures (their labels are not
-    looked at), samples of the walks carry the teacher's energies, forces and stress, and the model
-    that learnt those is what training starts from.
+    Walks of Langevin dynamics by the teacher start from the training structures (whose labels nobody looks at
+    but a teacher that is fitted to them), samples of the walks carry the teacher's energies, forces and
+    stress, and the model that learnt those is what training starts from.
     """
 
     teacher: Teacher = Field(default=Teacher(), description="whose energies and forces are learnt")

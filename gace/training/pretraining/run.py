@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gace.config import parse_config
 from gace.errors import InputError
 from gace.training.prepare import read_data
-from gace.training.pretraining.config import Pretraining
+from gace.training.pretraining.config import LINEAR_ACE, LinearTeacher, Pretraining, Teacher
 from gace.training.pretraining.sampling import plan_walks, sample
 from gace.training.progress import ProgressBar
 
@@ -44,12 +44,46 @@ def pretrained(config: TrainConfig, out: Path, *, progress: bool) -> tuple[Train
     # whatever is wrong with the labels is said before the teacher is asked; what validates is no start
     data = read_data(config)
     walks = plan_walks(data.train[: data.n_new], settings, config.seed, folder / "walks")
+    asked = settings
+    if settings.teacher.calculator == LINEAR_ACE:
+        result = train(_of_teacher(config), folder / "teacher", progress=progress)
+        teacher = Teacher(calculator="gace", kwargs={"bundle": str(result.bundle)})
+        asked = settings.model_copy(update={"teacher": teacher})
     with ProgressBar(len(walks), 0, progress) as bar:
-        files = sample(walks, settings, lambda done: bar.show(done, "walks of the teacher"))
+        files = sample(walks, asked, lambda done: bar.show(done, "walks of the teacher"))
     own = own.model_copy(update={"data": own.data.model_copy(update={"train": files})})
     result = train(own, folder / "run", progress=progress)
     potential = config.potential.model_copy(update={"start_from": result.bundle})
     return config.model_copy(update={"potential": potential}), {"pretraining": _account(settings, result)}
+
+
+def _of_teacher(config: TrainConfig) -> TrainConfig:
+    """The configuration by which a linear ACE is fitted to the training labels.
+
+    Raises:
+        InputError: an unknown key in ``pretraining.teacher.kwargs``, or a preset that is not linear.
+    """
+    from gace.training.config import PotentialConfig, TrainingConfig
+    from gace.training.model import is_linear
+
+    assert config.pretraining is not None  # checked by the caller
+    asked = parse_config(
+        config.pretraining.teacher.kwargs, LinearTeacher, source="pretraining.teacher.kwargs"
+    )
+    own = config.potential
+    fitted = config.model_copy(
+        update={
+            "pretraining": None,
+            "potential": PotentialConfig(
+                preset=asked.preset, cutoff=own.cutoff, elements=own.elements, overrides=asked.overrides
+            ),
+            "training": TrainingConfig(least_squares=asked.least_squares),
+            "dtype": "float64",
+        }
+    )
+    if not is_linear(fitted):
+        raise InputError(f"pretraining.teacher.kwargs.preset: '{asked.preset}' is not linear")
+    return fitted
 
 
 def own_config(config: TrainConfig, files: list[Path]) -> TrainConfig:
