@@ -86,13 +86,15 @@ def tersoff_silicon(**kwargs: Any) -> Any:
 
 
 def bundle(bundle: str, **kwargs: Any) -> Any:
-    """A potential of gace: what :func:`gace.load` takes, and arguments of its ``calculator``."""
-    return _loaded(bundle).calculator(**{"uncertainty": False, **kwargs})
+    """A potential of gace: a bundle's folder, and arguments of its ``calculator``."""
+    from gace.potential.bundle import bundle_hash
+
+    return _loaded(bundle, bundle_hash(bundle)).calculator(**{"uncertainty": False, **kwargs})
 
 
 @lru_cache(maxsize=1)
-def _loaded(bundle: str) -> Potential:
-    # thousands of walks ask for one teacher
+def _loaded(bundle: str, content: str) -> Potential:
+    # thousands of walks ask for one teacher; another content is another teacher
     from gace.potential.bundle import load
 
     return load(bundle, device="cpu")

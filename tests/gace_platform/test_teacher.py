@@ -5,8 +5,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
+import gace
 from gace.engines.named import make_calculator
 from gace.errors import InputError
+from gace.potential.bundle import save_bundle
+from gace.potential.graph_ace import GraphACE
 from gace_platform.labelling.config import TeacherReference
 from gace_platform.labelling.engines.base import Failure, make_engine
 from gace_platform.labelling.engines.teacher import TeacherEngine
@@ -114,3 +117,25 @@ def test_any_ase_calculator_can_be_named_by_its_import_path():
 def test_the_reference_decides_the_engine():
     engine = make_engine(TeacherReference(engine="teacher", calculator="emt"))
     assert engine.settings()["engine"] == "teacher"
+
+
+def test_a_bundle_teaches_and_its_content_is_part_of_the_key(tmp_path):
+    atoms, labels, keys = strained_silicon(), [], []
+    for seed in (0, 1):  # in the same folder
+        model = GraphACE.from_preset("1L-small", elements=["Si"], channels=4, cutoff=3.0, seed=seed)
+        potential = gace.Potential([model], isolated_atom_energies={"Si": -1.0})
+        save_bundle(potential, tmp_path / "bundle")
+        engine = teacher("gace", kwargs={"bundle": str(tmp_path / "bundle")})
+        labels.append(engine.run(atoms, 0))
+        keys.append(engine.settings())
+        again = atoms.copy()
+        again.calc = potential.calculator(uncertainty=False)
+        assert labels[-1].energy == pytest.approx(again.get_potential_energy(), abs=1e-8)
+    assert keys[0] != keys[1]
+    assert labels[0].energy != labels[1].energy
+    assert str(tmp_path) not in str(keys)  # the same bundle elsewhere is the same teacher
+
+
+def test_a_bundle_that_is_absent_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        teacher("gace", kwargs={"bundle": str(tmp_path / "nowhere")}).settings()

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from gace.engines.named import make_calculator
 from gace.errors import InputError
+from gace.potential.bundle import bundle_hash
 from gace.structures.io import stress_matrix
 from gace_platform.labelling.config import TeacherReference
 from gace_platform.labelling.engines.atoms import unpaired_electrons
@@ -28,8 +29,15 @@ class TeacherEngine:
         self.reference = reference
 
     def settings(self) -> dict[str, Any]:
-        """The calculator, its arguments and the version of the package it comes from."""
+        """The calculator, its arguments, and the version of its package (of a bundle: its content)."""
         name = self.reference.calculator
+        if name == "gace" and self.reference.version is None:
+            return {
+                "engine": "teacher",
+                "calculator": name,
+                "kwargs": {key: value for key, value in self.reference.kwargs.items() if key != "bundle"},
+                "code_version": bundle_hash(str(self.reference.kwargs.get("bundle"))),
+            }
         package = (
             name.partition(":")[0].partition(".")[0] if ":" in name else BUILT_IN_PACKAGES.get(name, "ase")
         )
