@@ -139,3 +139,8 @@ def test_a_bundle_teaches_and_its_content_is_part_of_the_key(tmp_path):
 def test_a_bundle_that_is_absent_is_an_error_that_names_it(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         teacher("gace", kwargs={"bundle": str(tmp_path / "nowhere")}).settings()
+
+
+def test_a_teacher_without_its_bundle_is_told_what_it_needs():
+    with pytest.raises(InputError, match="need a bundle"):
+        teacher("gace").settings()

@@ -32,11 +32,15 @@ class TeacherEngine:
         """The calculator, its arguments, and the version of its package (of a bundle: its content)."""
         name = self.reference.calculator
         if name == "gace" and self.reference.version is None:
+            if "bundle" not in self.reference.kwargs:
+                raise InputError(
+                    "teacher 'gace': kwargs need a bundle, the folder of the potential that labels"
+                )
             return {
                 "engine": "teacher",
                 "calculator": name,
                 "kwargs": {key: value for key, value in self.reference.kwargs.items() if key != "bundle"},
-                "code_version": bundle_hash(str(self.reference.kwargs.get("bundle"))),
+                "code_version": bundle_hash(str(self.reference.kwargs["bundle"])),
             }
         package = (
             name.partition(":")[0].partition(".")[0] if ":" in name else BUILT_IN_PACKAGES.get(name, "ase")
