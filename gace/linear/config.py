@@ -38,6 +38,12 @@ class LeastSquares(Closed):
     stress_weight: float = Field(
         default=1.0, ge=0, description="of the virial over √N, relative to a force, 1/Å"
     )
+    anchors: int = Field(
+        default=300,
+        ge=0,
+        description="compressed and disordered copies of structures that hold the fit near a pair potential "
+        "where the data end; 0: none",
+    )
     search_rows: int = Field(
         default=800,
         gt=0,

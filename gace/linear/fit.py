@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from gace.linear.model import LinearACE
 from gace.linear.prior import Prior, Shape, shape_of
 from gace.linear.solve import Crossed, Parts, Rows, Solution, kernel, solve_dual
 from gace.training.batches import Batch, Packed
+
+if TYPE_CHECKING:
+    from gace.linear.anchors import Anchors
 
 Array = NDArray[np.float64]
 
@@ -57,7 +60,11 @@ class Fit(NamedTuple):
 
 
 def fit(
-    model: LinearACE, data: Packed, settings: LeastSquares, note: Callable[[str], None] = lambda text: None
+    model: LinearACE,
+    data: Packed,
+    settings: LeastSquares,
+    note: Callable[[str], None] = lambda text: None,
+    anchors: Anchors | None = None,
 ) -> Fit:
     """Set the coefficients of ``model`` to the regularised least-squares solution.
 
@@ -66,6 +73,8 @@ def fit(
         data: in float64 on the CPU.
         settings: weights and prior.
         note: told what is being done.
+        anchors: structures beyond the data, see :func:`gace.linear.anchors.anchors_of`; they have no part
+            in the choice of the prior.
 
     Raises:
         InputError: no label has a weight, or a ridge too small for the arithmetic.
@@ -75,7 +84,7 @@ def fit(
         raise InputError("no label has a weight in training.least_squares")
     n_coefficients = model.coefficients.numel()
     model.standardise(batch.graph for _, batch in data.in_order(512))
-    problem = _Problem(model, data, settings, note, n_rows)
+    problem = _Problem(model, data, settings, note, n_rows, anchors)
     note(f"{n_coefficients} coefficients, {n_rows} rows")
     if n_rows <= settings.search_rows or n_rows <= min(n_coefficients, LARGEST_DUAL):
         form, found = "dual", problem.by_rows()
@@ -103,18 +112,25 @@ class _Problem(NamedTuple):
     settings: LeastSquares
     note: Callable[[str], None]
     n_rows: int
+    anchors: Anchors | None
 
     def by_rows(self) -> _Found:
         """The ``n × n`` form: prior and ridge of least leave-one-structure-out error."""
         prior, ridge, solution, shape = self.on_a_sample()
-        if self.n_rows > self.settings.search_rows:
-            everything = joined(list(self.rows(torch.arange(len(self.data)))))
-            widths = shape.widths(prior)
+        sampled, widths = self.n_rows > self.settings.search_rows, shape.widths(prior)
+        if not sampled and self.anchors is None:
+            return _Found(prior, ridge, solution.score, solution.coefficients)
+        everything = joined(list(self.rows(torch.arange(len(self.data)))))
+        if sampled:
             covariance = kernel(everything, widths)
             ridge, solution = refine(
                 lambda x: solve_dual(everything, widths, x, covariance), ridge, self.settings.ridge == "auto"
             )
-        return _Found(prior, ridge, solution.score, solution.coefficients)
+        coefficients = solution.coefficients
+        if self.anchors is not None:
+            anchored = joined([everything, self.anchors.rows(self.model, solution.score**0.5)])
+            coefficients = solve_dual(anchored, widths, ridge).coefficients
+        return _Found(prior, ridge, solution.score, coefficients)
 
     def by_coefficients(self) -> _Found:
         """The ``C × C`` form: prior and ridge of least error on parts of the structures left out."""
@@ -149,6 +165,8 @@ class _Problem(NamedTuple):
                 return found
 
             prior, ridge, crossed = choose(at, self.settings)
+        if self.anchors is not None:
+            whole.add(*self.anchors.rows(self.model, crossed.score**0.5)[:2])
         return _Found(prior, ridge, crossed.score, whole.solve(shape.widths(prior), ridge))
 
     def on_a_sample(self) -> tuple[Prior, float, Solution, Shape]:

@@ -19,10 +19,14 @@ def model_card(potential: Potential, config: dict[str, Any]) -> str:
         config: the content of its ``config.json``.
     """
     sections = [
-        f"# Graph ACE potential for {', '.join(potential.elements)}",
+        f"# {_family(potential)} potential for {', '.join(potential.elements)}",
         "Generated from the bundle; do not edit (its checksum is recorded).",
         "## What it is\n" + _bullets(_model_rows(potential, config)),
         "## Made from\n" + _bullets(_origin_rows(potential)),
+        *(
+            f"### Combined potential {number}\n" + _bullets(_metadata_rows(one))
+            for number, one in enumerate(potential.metadata.get("combined", []), 1)
+        ),
         "## Isolated atoms (eV)\n"
         + _bullets({symbol: f"{value:.8f}" for symbol, value in potential.isolated_atom_energies.items()}),
         "## Uncertainty\n" + _uncertainty_text(potential),
@@ -30,6 +34,14 @@ def model_card(potential: Potential, config: dict[str, Any]) -> str:
         '## Use\n```python\nimport gace\n\natoms.calc = gace.load("this folder").calculator()\n```',
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _family(potential: Potential) -> str:
+    families = {
+        "Linear ACE" if one.hyperparameters().get("model") == "linear-ace" else "Graph ACE"
+        for one in potential.members
+    }
+    return " and ".join(sorted(families))
 
 
 def _model_rows(potential: Potential, config: dict[str, Any]) -> dict[str, Any]:
@@ -49,8 +61,15 @@ def _model_rows(potential: Potential, config: dict[str, Any]) -> dict[str, Any]:
 def _origin_rows(potential: Potential) -> dict[str, Any]:
     theory = potential.level_of_theory
     rows: dict[str, Any] = {"level of theory": _flat(theory) if theory else "not recorded"}
-    rows.update({key.replace("_", " "): _flat(value) for key, value in potential.metadata.items()})
+    combined = potential.metadata.get("combined")
+    if combined is not None:  # each has its own section
+        rows["combined of"] = f"{len(combined)} potentials"
+    rows.update(_metadata_rows({k: value for k, value in potential.metadata.items() if k != "combined"}))
     return rows
+
+
+def _metadata_rows(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", " "): _flat(value) for key, value in metadata.items()}
 
 
 def _uncertainty_text(potential: Potential) -> str:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
+from threadpoolctl import threadpool_limits
 
 from gace.config import parse_config
 from gace.errors import InputError
 from gace.files import read_json, write_atomic
+from gace.linear.anchors import anchors_of
 from gace.linear.fit import fit
 from gace.linear.model import LinearACE
 from gace.potential.devices import resolve_device, resolve_dtype
@@ -149,7 +151,9 @@ def _fit_linear(
     with ProgressBar(1, 0, progress) as bar:
         for warning in data.warnings:
             bar.warn(warning)
-        found = fit(model, packed, config.training.least_squares, lambda text: bar.show(0, text))
+        settings = config.training.least_squares
+        anchors = anchors_of(model, data.train, data.train_labels, data.isolated_atoms, settings)
+        found = fit(model, packed, settings, lambda text: bar.show(0, text), anchors)
     core_seconds = time.process_time() - cpu_started
     outcome = Outcome(
         model, "completed", 1, 1, time.monotonic() - started, core_seconds, {"least_squares": found._asdict()}
@@ -234,7 +238,9 @@ def _reproducible(threads: int) -> Iterator[None]:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     try:
-        yield
+        # the sums of linear algebra depend on the number too, and by itself it takes all cores
+        with threadpool_limits(threads, user_api="blas"):
+            yield
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(before)

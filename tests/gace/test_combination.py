@@ -62,5 +62,8 @@ def test_command(pair, tmp_path, ethanol):
     result = CliRunner().invoke(command, [*folders, "--out", str(out), "--dtype", "float32", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.output.splitlines()[-1])["n_members"] == 2
+    card = (out / "MODEL_CARD.md").read_text()
+    assert card.startswith("# Graph ACE and Linear ACE potential for H, C, O\n")
+    assert "### Combined potential 2\n" in card
     expected = np.mean([one.predict([ethanol])[0].energy for one in pair])
     assert gace.load(out, device="cpu").predict([ethanol])[0].energy == pytest.approx(expected, rel=1e-5)

@@ -8,6 +8,7 @@ import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from click.testing import CliRunner
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import gace
 from gace.commands.train import command as train_command
@@ -349,6 +350,23 @@ def test_train_command_leaves_a_bundle_that_runs(config, tmp_path):
     atoms.calc = potential.calculator()
     assert np.isfinite(atoms.get_stress()).all()
     assert potential.metadata["least_squares"]["ridge"] > 0
+
+
+def test_linear_algebra_keeps_to_the_threads_it_is_given(config, tmp_path, monkeypatch):
+    """By itself it takes every core, and sums in another order on another machine."""
+    seen = []
+
+    def noting(*args, **kwargs):
+        seen.extend(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas")
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr("gace.training.run.fit", noting)
+    monkeypatch.chdir(tmp_path)
+    with threadpool_limits(2, user_api="blas"):
+        train({**config, "threads": 1}, tmp_path / "run", progress=False)
+        assert all(one["num_threads"] == 2 for one in threadpool_info() if one["user_api"] == "blas")
+    assert seen
+    assert set(seen) == {1}
 
 
 def test_optimizer_names_the_linear_family(config, tmp_path):
