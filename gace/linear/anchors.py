@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 STRUCTURES_OF_PAIRS = 300
 """On how many structures it is fitted."""
-CLOSEST = 0.55
+CLOSEST = 0.5
 """Least length of the anchors' bonds, relative to the structure they are copies of."""
 MILD = 0.8
 """The same where atoms are displaced too."""

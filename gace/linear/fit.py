@@ -57,6 +57,8 @@ class Fit(NamedTuple):
     mean over structures of their root mean squares."""
     form: str
     """``dual`` (as many equations as rows) or ``primal`` (as coefficients)."""
+    n_anchors: int
+    """Structures beyond the data; they do not count among the rows."""
 
 
 def fit(
@@ -92,7 +94,15 @@ def fit(
         form, found = "primal", problem.by_coefficients()
     with torch.no_grad():
         model.coefficients.copy_(torch.from_numpy(found.coefficients).view_as(model.coefficients))
-    return Fit(found.ridge, *found.prior, n_rows, n_coefficients, found.score**0.5, form)
+    return Fit(
+        found.ridge,
+        *found.prior,
+        n_rows,
+        n_coefficients,
+        found.score**0.5,
+        form,
+        0 if anchors is None else len(anchors.data),
+    )
 
 
 class _Found(NamedTuple):

@@ -102,7 +102,8 @@ def test_no_holes_where_the_data_end(crystals, search_rows):
 def test_the_fit_where_there_are_data_stays(crystals):
     anchored, with_anchors = fitted(crystals[:8])
     bare, without = fitted(crystals[:8], anchors=0)
-    assert with_anchors._replace(n_rows=0) == without._replace(n_rows=0)  # no part in the choice of the prior
+    assert with_anchors.n_anchors == LeastSquares().anchors
+    assert with_anchors._replace(n_anchors=0) == without  # no part in the choice of the prior
     truth = np.array([labels_of(one).energy / len(one) for one in crystals[8:]])
     errors = [np.abs(energies(model, crystals[8:]) - truth).max() for model in (anchored, bare)]
     assert errors[0] < 2 * errors[1] + 1e-4
