@@ -29,6 +29,10 @@ Array = NDArray[np.float64]
 
 STRUCTURES_OF_PAIRS = 300
 """On how many structures it is fitted."""
+LARGEST = 2_000
+"""Atoms beyond which a structure is not copied: pressed together, atoms have eight times the neighbours."""
+ATOMS = 20_000
+"""Atoms of all anchors, and of all structures that the pair potential is fitted to, about."""
 CLOSEST = 0.5
 """Least length of the anchors' bonds, relative to the structure they are copies of."""
 MILD = 0.8
@@ -85,14 +89,21 @@ def anchors_of(
         structures: of the data.
         labels: theirs.
         isolated_atoms: energies, eV, by element.
-        settings: ``anchors`` of them, and the weights of the pair potential's fit.
+        settings: ``anchors`` of them (fewer where they would have too many atoms), and the weights of the
+            pair potential's fit.
 
     Returns:
         None where there is nothing to compress, or no anchors are asked for.
     """
-    several = [index for index, atoms in enumerate(structures) if len(atoms) > 1 or atoms.pbc.any()]
+    several = [
+        index
+        for index, atoms in enumerate(structures)
+        if (len(atoms) > 1 or atoms.pbc.any()) and len(atoms) <= LARGEST
+    ]
     if not settings.anchors or not several:
         return None
+    bearable = max(1, int(ATOMS / np.mean([len(structures[index]) for index in several])))
+    count = min(settings.anchors, bearable)
 
     def packed(some: Sequence[Atoms], known: Sequence[Labels]) -> Packed:
         return Packed(
@@ -105,12 +116,12 @@ def anchors_of(
             device=torch.device("cpu"),
         )
 
-    taught = [several[i] for i in _spread(len(several), STRUCTURES_OF_PAIRS)]
+    taught = [several[i] for i in _spread(len(several), min(STRUCTURES_OF_PAIRS, bearable))]
     known = packed([structures[i] for i in taught], [labels[i] for i in taught])
     pairs = PairPotential(model, known, settings)
 
-    distinct = _spread(len(taught), settings.anchors)
-    chosen = [distinct[number % len(distinct)] for number in range(settings.anchors)]
+    distinct = _spread(len(taught), count)
+    chosen = [distinct[number % len(distinct)] for number in range(count)]
     copies = [_closer(structures[taught[index]], number, model.cutoff) for number, index in enumerate(chosen)]
     predicted, labelled = pairs.energies(known), _labels(known)
     errors = (labelled - predicted)[np.isfinite(labelled)] / known.sizes.numpy()[np.isfinite(labelled)]

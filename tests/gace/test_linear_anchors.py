@@ -168,6 +168,16 @@ def test_molecules_and_forces_alone():
     assert bonds.min() < 0.95 * whole
 
 
+def test_large_structures_have_fewer_anchors(crystals, monkeypatch):
+    """What is pressed together has eight times the neighbours: memory is bounded."""
+    labels, model = [labels_of(one) for one in crystals], model_for(crystals)
+    monkeypatch.setattr("gace.linear.anchors.ATOMS", 30)
+    found = anchors_of(model, crystals, labels, ISOLATED, LeastSquares())
+    assert len(found.data) == 7
+    monkeypatch.setattr("gace.linear.anchors.LARGEST", 3)
+    assert anchors_of(model, crystals, labels, ISOLATED, LeastSquares()) is None
+
+
 def test_nothing_to_compress_is_no_anchor(crystals):
     model = model_for(crystals)
     labels = [labels_of(one) for one in crystals]
