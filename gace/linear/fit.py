@@ -126,12 +126,10 @@ class _Problem(NamedTuple):
 
     def by_rows(self) -> _Found:
         """The ``n × n`` form: prior and ridge of least leave-one-structure-out error."""
-        prior, ridge, solution, shape = self.on_a_sample()
-        sampled, widths = self.n_rows > self.settings.search_rows, shape.widths(prior)
-        if not sampled and self.anchors is None:
-            return _Found(prior, ridge, solution.score, solution.coefficients)
-        everything = joined(list(self.rows(torch.arange(len(self.data)))))
-        if sampled:
+        prior, ridge, solution, shape, everything = self.on_a_sample()
+        widths = shape.widths(prior)
+        if self.n_rows > self.settings.search_rows:
+            everything = joined(list(self.rows(torch.arange(len(self.data)))))
             covariance = kernel(everything, widths)
             ridge, solution = refine(
                 lambda x: solve_dual(everything, widths, x, covariance), ridge, self.settings.ridge == "auto"
@@ -155,7 +153,7 @@ class _Problem(NamedTuple):
 
         if size > LARGEST_CHOICE:
             # each trial would take minutes: the prior's form from a sample
-            prior, ridge, _, shape = self.on_a_sample()
+            prior, ridge, _, shape, _ = self.on_a_sample()
             widths = shape.widths(prior)
             ridge, crossed = refine(lambda x: parts.crossed(widths, x), ridge, free)
         else:
@@ -179,11 +177,13 @@ class _Problem(NamedTuple):
             whole.add(*self.anchors.rows(self.model, crossed.score**0.5)[:2])
         return _Found(prior, ridge, crossed.score, whole.solve(shape.widths(prior), ridge))
 
-    def on_a_sample(self) -> tuple[Prior, float, Solution, Shape]:
-        """Prior and ridge of least leave-one-structure-out error on up to ``search_rows`` rows."""
+    def on_a_sample(self) -> tuple[Prior, float, Solution, Shape, Rows]:
+        """Prior and ridge of least leave-one-structure-out error on up to ``search_rows`` rows, and those."""
         # the order of the data is that of their hashes: evenly spaced is at random
         per_structure = max(1.0, self.n_rows / len(self.data))
-        count = min(len(self.data), max(2, int(self.settings.search_rows / per_structure)))
+        few = self.n_rows <= self.settings.search_rows  # a quotient rounded down must leave none out
+        count = len(self.data) if few else max(2, int(self.settings.search_rows / per_structure))
+        count = min(len(self.data), count)
         chosen = torch.linspace(0, len(self.data) - 1, count).round().long().unique()
         self.note(f"choosing the prior on {len(chosen)} structures")
         sample = joined(list(self.rows(chosen)))
@@ -196,7 +196,7 @@ class _Problem(NamedTuple):
             start = float(np.mean(np.diag(covariance))) * 1e-6 if free else float(self.settings.ridge)
             return refine(lambda x: solve_dual(sample, widths, x, covariance), start, free)
 
-        return *choose(at, self.settings), shape
+        return *choose(at, self.settings), shape, sample
 
     def rows(self, structures: torch.Tensor) -> Iterator[Rows]:
         """Weighted rows of these structures, a bounded number at a time."""
