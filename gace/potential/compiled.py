@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import queue
 import threading
 import warnings
@@ -20,7 +19,7 @@ from gace.potential.compilation import CompiledFunction, compiler_available
 from gace.potential.derivatives import Prediction, energy_and_gradients
 from gace.potential.graph_ace import GraphACE
 from gace.potential.kernels import available
-from gace.potential.recorded import Recorded
+from gace.potential.recorded import Recorded, wanted
 from gace.potential.tables import RadialTable, radial_tables
 from gace.structures.graph import Graph
 
@@ -65,7 +64,7 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
 def _launched(model: GraphACE, tables: list[RadialTable] | None) -> Evaluate:
     """Operation by operation; on a GPU small structures as one recording."""
     evaluate = partial(evaluate_eagerly, model, tables=tables)
-    if next(model.parameters()).device.type != "cuda" or os.environ.get("GACE_CUDA_GRAPHS", "") == "off":
+    if not wanted(next(model.parameters()).device):
         return evaluate
     recorded = Recorded(evaluate)
     return lambda graph: recorded(pad_slots(graph, model.cutoff))

@@ -7,6 +7,9 @@ their inputs there and launch everything at once. The numbers are those of the e
 
 from __future__ import annotations
 
+import functools
+import os
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -39,6 +42,18 @@ class Recorder(Protocol):
         ...
 
 
+def wanted(device: torch.device) -> bool:
+    """Whether evaluations on this device are recorded."""
+    return device.type == "cuda" and os.environ.get("GACE_CUDA_GRAPHS", "").lower() != "off"
+
+
+@functools.cache
+def _memory() -> tuple[int, int]:
+    """The memory that all recordings share: they are replayed one at a time."""
+    pool: tuple[int, int] = torch.cuda.graph_pool_handle()
+    return pool
+
+
 def cuda_graph(function: Callable[[], Sequence[Tensor]]) -> tuple[Callable[[], None], Sequence[Tensor]]:
     """The recorder of GPUs."""
     # libraries choose their algorithms and take their memory at the first calls, apart from the recording
@@ -49,7 +64,7 @@ def cuda_graph(function: Callable[[], Sequence[Tensor]]) -> tuple[Callable[[], N
             function()
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=_memory()):
         results = function()
     return graph.replay, results
 
@@ -113,3 +128,40 @@ class _Recording:
         self.replay()
         # the next replay writes to the same places
         return Prediction(*(one.clone() for one in self.outputs))
+
+
+class RecordedFunction:
+    """A function of tensors, recorded for the shapes of its example; calls with other shapes are errors.
+
+    Args:
+        function: of tensors alone; may differentiate internally.
+        example: arguments with the shapes, types and devices of later calls.
+        fixed: number of arguments at the front that stay where they are in memory (parameters); the rest
+            is copied.
+        record: the recorder.
+
+    Attributes:
+        seconds: wall time that recording took.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Sequence[Tensor]],
+        example: Sequence[Tensor],
+        fixed: int = 0,
+        record: Recorder = cuda_graph,
+    ) -> None:
+        started = time.monotonic()
+        self._arguments = [
+            one.detach() if position < fixed else one.detach().clone() for position, one in enumerate(example)
+        ]
+        self._replay, self._results = record(lambda: tuple(function(*self._arguments)))
+        self.seconds = time.monotonic() - started
+
+    def __call__(self, *arguments: Tensor) -> Sequence[Tensor]:
+        """The function's values, which the next call overwrites; not differentiable any further."""
+        for place, value in zip(self._arguments, arguments, strict=True):
+            if place.data_ptr() != value.data_ptr():
+                place.copy_(value.detach())
+        self._replay()
+        return self._results

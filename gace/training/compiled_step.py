@@ -1,4 +1,8 @@
-"""Loss and gradients of a batch by compiled code, one piece of code per shape of batch."""
+"""Loss and gradients of a batch by compiled code, one piece of code per shape of batch.
+
+On a GPU nothing is compiled: the step is recorded as a CUDA graph and replayed, for the same reason, that
+thousands of small operations cost more to be launched than to be done.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from torch.func import functional_call
 from gace.errors import InputError
 from gace.potential.compilation import CompiledFunction, compiler_available
 from gace.potential.graph_ace import AtomicOutput, GraphACE
+from gace.potential.recorded import RecordedFunction, wanted
 from gace.structures.graph import Graph
 from gace.training.batches import Batch, Packed
 from gace.training.config import TrainConfig
@@ -30,6 +35,9 @@ LEAST_SHARE = 1 / 16
 
 COMPILE_FROM_STEPS, COMPILE_FROM_MINUTES = 10_000, 10
 """Planned steps, and minutes if they are limited, from which compiling pays where nobody decided."""
+
+Make = Callable[[Callable[..., list[Tensor]], list[Tensor], int], CompiledFunction | RecordedFunction]
+"""From a function, an example of its arguments, and how many at the front never move."""
 
 
 class Largest(NamedTuple):
@@ -58,6 +66,7 @@ class CompiledStep:
         largest: what batches are padded to; None if all structures have equally many atoms and
             neighbour slots, so that batches need no padding.
         shapes: padded atoms and slots that are worth compiling; None: all.
+        make: makes the code of one shape.
 
     Attributes:
         seconds: wall time spent on compiling so far.
@@ -71,13 +80,14 @@ class CompiledStep:
         complete: bool,
         largest: Largest | None,
         shapes: frozenset[tuple[int, int]] | None = None,
+        make: Make | None = None,
     ) -> None:
-        self.model, self.kind, self.shapes = model, kind, shapes
+        self.model, self.kind, self.shapes, self.make = model, kind, shapes, make or _compiled
         self.complete, self.largest = complete and largest is None, largest
         self.trainable = [name for name, one in model.named_parameters() if one.requires_grad]
         self.constant = [name for name, one in model.named_parameters() if not one.requires_grad]
         self.constant += [name for name, _ in model.named_buffers()]
-        self.compiled: dict[tuple[int, ...], CompiledFunction] = {}
+        self.compiled: dict[tuple[int, ...], CompiledFunction | RecordedFunction] = {}
         self.seconds, self.failed = 0.0, False
 
     def __call__(self, batch: Batch, weights: Weights) -> tuple[Tensor, list[Tensor]]:
@@ -105,13 +115,15 @@ class CompiledStep:
 
     def _make(
         self, key: tuple[int, ...], step: Callable[..., list[Tensor]], arguments: list[Tensor]
-    ) -> CompiledFunction | None:
+    ) -> CompiledFunction | RecordedFunction | None:
         """Code for one shape; None if the compiler fails, which does not end a training."""
         try:
-            made = CompiledFunction(step, arguments)
+            made = self.make(step, arguments, len(self.trainable) + len(self.constant))
         except Exception as error:  # whatever the compiler says, there is a slower way
             self.failed = True
-            warnings.warn(f"the step could not be compiled, going on without: {error}", stacklevel=2)
+            warnings.warn(
+                f"the step could not be compiled or recorded, going on without: {error}", stacklevel=2
+            )
             return None
         self.compiled[key] = made
         self.seconds += made.seconds
@@ -141,25 +153,31 @@ class CompiledStep:
         return step
 
 
+def _compiled(step: Callable[..., list[Tensor]], arguments: list[Tensor], fixed: int) -> CompiledFunction:
+    return CompiledFunction(step, arguments)
+
+
 def compiled_step(
     config: TrainConfig, model: GraphACE, train: Packed, sampler: Sampler, kind: Callable[..., Tensor]
 ) -> CompiledStep | None:
     """The compiled step where it is asked for, or pays: decided by the plan, never by the clock.
 
+    On a GPU the recorded step, unless ``training.compile`` is false.
+
     Raises:
         InputError: asked for, and there is no compiler.
     """
     settings = config.training
-    if settings.compile is False:
+    recorded = wanted(train.device)
+    if settings.compile is False or (train.device.type == "cuda" and not recorded):
         return None
-    if not compiler_available():
+    if not recorded and not compiler_available():
         if settings.compile is True:
             raise InputError("training.compile needs a C++ compiler (c++, g++ or clang++) on the PATH")
         return None
-    if settings.compile is None:
+    if settings.compile is None and not recorded:
         planned = settings.max_steps or settings.max_epochs * sampler.steps_per_epoch
-        short = planned < COMPILE_FROM_STEPS or (settings.max_minutes or math.inf) < COMPILE_FROM_MINUTES
-        if short or train.device.type != "cpu":
+        if planned < COMPILE_FROM_STEPS or (settings.max_minutes or math.inf) < COMPILE_FROM_MINUTES:
             return None
     largest, shapes = None, None
     if not train.uniform:
@@ -173,7 +191,8 @@ def compiled_step(
             largest.shape(int(train.sizes[one].sum()), int(train.slots[one].max())) for one in batches
         )
         shapes = frozenset(shape for shape, n in seen.items() if n >= LEAST_SHARE * len(batches))
-    return CompiledStep(model, kind, complete=train.complete, largest=largest, shapes=shapes)
+    make = RecordedFunction if recorded else None
+    return CompiledStep(model, kind, complete=train.complete, largest=largest, shapes=shapes, make=make)
 
 
 class _Functional:

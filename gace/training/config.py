@@ -198,7 +198,8 @@ class TrainingConfig(Closed):
     compile: bool | None = Field(
         default=None,
         description="compile the step (a minute; then two to four times as fast; needs a C++ compiler); "
-        "default: on a CPU, where at least 10000 steps are planned",
+        "default: where at least 10000 steps are planned; on a GPU the step is recorded as a CUDA graph "
+        "instead, unless this is false",
     )
     processes: int = Field(
         default=1,

@@ -5,15 +5,23 @@ Recording itself needs a GPU; a stand-in that runs the function again on the sam
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gace.potential import recorded
 from gace.potential.compiled import evaluate_eagerly, evaluators, pad_slots
-from gace.potential.recorded import Recorded
+from gace.potential.recorded import Recorded, RecordedFunction
 from gace.potential.tables import radial_tables
+from gace.structures.io import Labels
 from gace.structures.neighbours import build_graph
+from gace.training.batches import Packed
+from gace.training.compiled_step import CompiledStep, Largest
+from gace.training.losses import Weights, loss_terms, penalty
 
 
 def again(function):
@@ -127,3 +135,66 @@ def test_on_a_gpu(make_model, ethanol):
     for graph in walk(atoms, 8, model.elements, model.cutoff):
         graph = graph.to("cuda")
         assert torch.allclose(evaluate(graph).forces, evaluate_eagerly(model, graph).forces, atol=1e-8)
+
+
+@pytest.fixture
+def labelled(ethanols):
+    """Six ethanols with labels, as training reads them."""
+    rng = np.random.default_rng(3)
+    structures = [*ethanols[:5], molecule("H2O")]
+    labels = [
+        Labels(energy=float(rng.normal()), forces=rng.normal(size=(len(one), 3)), stress=None)
+        for one in structures
+    ]
+    nothing = dict.fromkeys(["H", "C", "O"], 0.0)
+    return Packed(
+        structures, labels, elements=["H", "C", "O"], cutoff=3.5, isolated_atoms=nothing,
+        dtype=torch.float64, device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def test_recorded_training_step(make_model, labelled):
+    """Terms and gradients of every step are the plain ones, also after the parameters have moved in place."""
+    model, kind = make_model(), penalty("huber", 0.01)
+    step = CompiledStep(
+        model, kind, complete=labelled.complete, largest=Largest(18, 8, 2),
+        make=partial(RecordedFunction, record=again),
+    )  # fmt: skip
+    parameters = list(model.parameters())
+    for indices, weights in (
+        ([0, 1], Weights(1.0, 10.0, 0.0)),
+        ([2, 3], Weights(2.0, 5.0, 0.0)),
+        ([4, 5], Weights(1.0, 1.0, 0.0)),
+    ):
+        batch = labelled.batch(torch.tensor(indices))
+        terms, gradients = step(batch, weights)
+        expected = loss_terms(model, batch, weights, kind, labelled.complete)
+        torch.testing.assert_close(terms, expected.detach(), rtol=1e-10, atol=1e-12)
+        wanted = torch.autograd.grad(expected[0], parameters, allow_unused=True)
+        for found, one in zip(gradients, wanted, strict=True):
+            expected_gradient = torch.zeros_like(found) if one is None else one
+            torch.testing.assert_close(found, expected_gradient, rtol=1e-8, atol=1e-10)
+        with torch.no_grad():
+            for one, gradient in zip(parameters, gradients, strict=True):
+                one -= 1e-3 * gradient
+    assert len(step.compiled) == 2  # the last batch is smaller
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_no_step_waits(make_model, labelled, missing):
+    """No operation of a training step looks at values."""
+    model, weights = make_model(), Weights(1.0, 10.0, 0.0)
+    batch = labelled.batch(torch.tensor([0, 1]))
+    if missing:
+        batch = batch._replace(forces=batch.forces.clone().index_fill_(0, torch.tensor([3]), torch.nan))
+    kept = []
+    step = CompiledStep(
+        model, penalty("conditional-huber", 0.01), complete=not missing, largest=Largest(18, 8, 2),
+        make=lambda function, arguments, fixed: kept.append((function, arguments)) or RecordedFunction(
+            function, arguments, fixed, again
+        ),
+    )  # fmt: skip
+    step(batch, weights)
+    ((function, arguments),) = kept
+    with Watch():
+        function(*arguments)
