@@ -17,7 +17,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ase.build import bulk
 from turns import Turn
 from workloads import CUTOFF, LATTICES, swing
 
+from gace.potential import compiled
 from gace.potential.compiled import evaluators
 from gace.potential.graph_ace import GraphACE
 from gace.potential.potential import Potential
@@ -151,32 +153,37 @@ def dynamics(args: argparse.Namespace) -> None:
             row(args, natoms=n, **summary(found, n), searches=atoms.calc.neighbours.searches, peak_mb=peak())
 
 
-def training(args: argparse.Namespace) -> None:
-    """Steps of the trainer for each size of batch."""
-    from learning import StepTimer, configuration, drive, prepare
+def trainers(args: argparse.Namespace, folder: Path) -> Iterator[tuple[int, int, Path, Any]]:
+    """For each size of batch: it, its atoms, a folder, and a trainer on structures that fill batches."""
+    from learning import configuration, prepare
     from workloads import labelled
 
     from gace.structures.io import write_structures
     from gace.training.trainer import Trainer
 
-    trainers = []
     frames = labelled("train_300K", args.data)
+    for batch in args.sizes:
+        out = folder / str(batch)
+        out.mkdir()
+        write_structures(out / "train.xyz", frames[: batch * max(1, len(frames) // batch)])
+        config = configuration(
+            args, out / "train.xyz", batch_size=batch, max_epochs=10**9, checkpoint_seconds=10**9
+        )
+        yield batch, batch * len(frames[0]), out, prepare(config, out, Trainer)[0]
+
+
+def training(args: argparse.Namespace) -> None:
+    """Steps of the trainer for each size of batch."""
+    from learning import StepTimer, drive
+
     with tempfile.TemporaryDirectory() as folder:
-        for batch in args.sizes:
-            out = Path(folder) / str(batch)
-            out.mkdir()
-            write_structures(out / "train.xyz", frames[: batch * max(1, len(frames) // batch)])
-            config = configuration(
-                args, out / "train.xyz", batch_size=batch, max_epochs=10**9, checkpoint_seconds=10**9
-            )
-            trainers.append((batch, out, prepare(config, out, Trainer)[0]))
+        made = list(trainers(args, Path(folder)))
         with Turn(args.ready):
-            for batch, out, trainer in trainers:
+            for batch, n_atoms, out, trainer in made:
                 peak()
                 timer = StepTimer(args)
                 drive(trainer, out, timer)
                 found = [1e3 * one for one in timer.clock.wall]
-                n_atoms = batch * len(frames[0])
                 each = {"structures_per_s": round(1e3 * batch / float(np.median(found)), 1)}
                 first = [one[0] for one in timer.first.pairs]
                 row(args, batch=batch, **summary(found, n_atoms), **each, peak_mb=peak(), first_s=first)
@@ -184,33 +191,70 @@ def training(args: argparse.Namespace) -> None:
 
 def profile(args: argparse.Namespace) -> None:
     """Time of each kernel of an evaluation, and the card's ceilings."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiled
-
     potential = potential_of(args)
     (evaluate,) = evaluators([one.requires_grad_(False) for one in potential.members], args.path)
-    n = args.sizes[0]
+    n, steps = args.sizes[0], 5
     with Turn(args.ready):
         at = graphs(potential, diamond(n), args)
         for k in range(4):
             evaluate(at(k))
-        torch.cuda.synchronize()
-        steps = 5
-        with profiled(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
+        with recorded() as found:
             for k in range(steps):
                 evaluate(at(k))
-            torch.cuda.synchronize()
         for key, value in ceilings().items():
             print(f"{key}: {value:.1f}")
-    print(f"{n} atoms, {at(0).neighbour.shape[1]} slots: kernel, calls a step, ns an atom and step")
-    total = 0.0
+    print(f"{n} atoms, {at(0).neighbour.shape[1]} slots")
+    table(found, steps, n)
+
+
+def profile_training(args: argparse.Namespace) -> None:
+    """Time of each kernel of a training step."""
+    from learning import drive
+
+    steps, done = 5, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for batch, n_atoms, out, trainer in trainers(args, Path(folder)):
+            context = recorded()
+            done = 0
+
+            def enough(context: Any = context) -> bool:
+                nonlocal done, found
+                done += 1
+                if done == 5:
+                    found = context.__enter__()
+                return done == 5 + steps
+
+            found: Any = None
+            with Turn(args.ready):
+                drive(trainer, out, enough)
+                context.__exit__(None, None, None)
+            print(f"{batch} structures, {n_atoms} atoms")
+            table(found, steps, n_atoms)
+
+
+@contextmanager
+def recorded() -> Iterator[Any]:
+    """PyTorch's profiler, after what is under way and until all is done."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    torch.cuda.synchronize()
+    with profiled(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
+        yield found
+        torch.cuda.synchronize()
+
+
+def table(found: Any, steps: int, n_atoms: int) -> None:
+    """Print what took longest on the card."""
+    print("ns an atom and step, calls a step, kernel")
+    total = calls = 0.0
     events = [one for one in found.key_averages() if one.device_type == torch.autograd.DeviceType.CUDA]
     for one in sorted(events, key=lambda one: -one.self_device_time_total):
-        nanoseconds = 1e3 * one.self_device_time_total / steps / n
-        total += nanoseconds
+        nanoseconds = 1e3 * one.self_device_time_total / steps / n_atoms
+        total, calls = total + nanoseconds, calls + one.count / steps
         if nanoseconds > 1.0:
             print(f"{nanoseconds:9.2f} {one.count / steps:7.1f}  {one.key[:110]}")
-    print(f"{total:9.2f} all")
+    print(f"{total:9.2f} {calls:7.1f}  all")
 
 
 def ceilings() -> dict[str, float]:
@@ -235,9 +279,18 @@ def ceilings() -> dict[str, float]:
     return {"copy GB/s": copied, "float32 product TFLOP/s": flops}
 
 
+WORK = {
+    "inf": inference,
+    "md": dynamics,
+    "train": training,
+    "profile": profile,
+    "profile-train": profile_training,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--work", choices=["inf", "md", "train", "profile"], default="inf")
+    parser.add_argument("--work", choices=list(WORK), default="inf")
     parser.add_argument("--model", default="2L-medium")
     parser.add_argument("--path", help="inf, md, profile: tabulated (default) or eager; train: auto or eager")
     parser.add_argument("--dtype", default="float32")
@@ -245,17 +298,20 @@ def main() -> None:
     parser.add_argument("--atoms", dest="sizes", help="8 n³ each", default="1000,4096,10648,21952,46656")
     parser.add_argument("--batch", dest="sizes", help="structures of a batch")
     parser.add_argument("--seconds", type=float, default=2.0, help="of timing, for each size")
+    parser.add_argument("--bonds", type=int, help="computed at once; default as gace decides")
     parser.add_argument("--ready", type=Path, help="folder in which several programs agree who times when")
     parser.add_argument("--data", type=Path, help="folder of the 3BPA files")
     parser.add_argument("--json", action="store_true", help="rows are JSON always")
     args = parser.parse_args()
     args.sizes = [int(one) for one in args.sizes.split(",")]
-    args.path = args.path or ("auto" if args.work == "train" else "tabulated")
+    args.path = args.path or ("auto" if "train" in args.work else "tabulated")
+    if args.bonds:
+        compiled.eager_bonds = lambda x: args.bonds
     # what the training workloads of speed.py read
     args.config, args.overrides, args.cutoff, args.threads = None, [], CUTOFF, 1
     args.steps, args.min_steps, args.started = 10**6, 10, (time.time(), time.process_time())
     torch.set_num_threads(1)
-    {"inf": inference, "md": dynamics, "train": training, "profile": profile}[args.work](args)
+    WORK[args.work](args)
 
 
 if __name__ == "__main__":

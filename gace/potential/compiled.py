@@ -33,8 +33,11 @@ Evaluate = Callable[[Graph], Prediction]
 BLOCK_BONDS = {"cpu": 2048, "cuda": 200_000}
 """Bonds, padding included, of one block of compiled code: on a CPU what its caches hold."""
 
-EAGER_BONDS = {"cpu": 60_000, "cuda": 1_000_000}
-"""The same operation by operation: what memory holds comfortably, about 0.5 GB."""
+EAGER_BONDS = 60_000
+"""The same operation by operation on a CPU: what memory holds comfortably, about 0.5 GB."""
+
+BYTES_OF_BOND = 8192
+"""Memory of a GPU for each bond that is evaluated at once, in float32: four times what ``2L-medium`` took."""
 
 MAX_SHAPES = 32
 """Pieces of code that are made at most; what comes later is evaluated operation by operation."""
@@ -66,7 +69,9 @@ def _launched(model: GraphACE, tables: list[RadialTable] | None) -> Evaluate:
     evaluate = partial(evaluate_eagerly, model, tables=tables)
     if not wanted(next(model.parameters()).device):
         return evaluate
-    recorded = Recorded(evaluate)
+    bonds = eager_bonds(next(model.parameters()))
+    # what is recorded keeps its memory, and large work need not be: launches are lost in it
+    recorded = Recorded(evaluate, max_bonds=bonds // 2)
     return lambda graph: recorded(pad_slots(graph, model.cutoff))
 
 
@@ -75,10 +80,19 @@ def evaluate_eagerly(
 ) -> Prediction:
     """At once if the graph is small, else block by block; with ``tables`` for its radial functions."""
     slots = graph.neighbour.shape[1]
-    size = block_size(graph.n_atoms, slots, EAGER_BONDS[_kind(graph)])
+    size = block_size(graph.n_atoms, slots, eager_bonds(graph.edge_vector))
+    size = -(-graph.n_atoms // -(-graph.n_atoms // size))  # equal blocks: none is filled up with nothing
     if size >= graph.n_atoms:
         return energy_and_gradients(model if tables is None else lambda one: model(one, tables), graph)
     return energy_and_gradients_by_blocks(model, graph, size, tables=tables)
+
+
+def eager_bonds(x: Tensor) -> int:
+    """Bonds, padding included, that are evaluated at once where ``x`` lies: half of a GPU's memory."""
+    if x.device.type != "cuda":
+        return EAGER_BONDS
+    memory = torch.cuda.get_device_properties(x.device).total_memory
+    return memory // (2 * BYTES_OF_BOND * x.element_size() // 4)
 
 
 def radial_functions(model: GraphACE) -> list[RadialTable] | None:

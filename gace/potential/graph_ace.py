@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from gace.allocator import keep_freed_memory
 from gace.basis import RadialBasis, SphericalHarmonics, smooth_cutoff
+from gace.basis.radial import of_elements
 from gace.errors import InputError, nearest
 from gace.potential.irreps import Irreps
+from gace.potential.kernels import geometry
+from gace.potential.kernels.triton.launch import runs_on
 from gace.potential.layer import Bonds, Layer
 from gace.potential.presets import PRESETS
 from gace.potential.zbl import CoreRepulsion
@@ -199,9 +202,15 @@ class GraphACE(nn.Module):
         *,
         tabulated: bool = False,
     ) -> tuple[Tensor, Bonds]:
-        """Distances ``(N, J)`` and the functions of the bonds that all layers share."""
-        r = edge_vector.square().sum(-1).sqrt()
-        unit = edge_vector / r.unsqueeze(-1)
+        """Distances ``(N, J)`` and the functions of the bonds that all layers share.
+
+        With ``tabulated`` the radial basis is left out; on a GPU they can then be differentiated once only.
+        """
+        if tabulated and runs_on(edge_vector):
+            r, harmonics = geometry(edge_vector, self.harmonics.l_max + 1)
+        else:
+            r = edge_vector.square().sum(-1).sqrt()
+            harmonics = torch.cat(self.harmonics(edge_vector / r.unsqueeze(-1)), dim=-1)
         # radial functions see the share of the pair's own cutoff
         s = (
             r
@@ -210,7 +219,6 @@ class GraphACE(nn.Module):
         )
         envelope = smooth_cutoff(s, self.cutoff, self.cutoff_power)
         basis = None if tabulated else self.radial_basis(s)
-        harmonics = torch.cat(self.harmonics(unit), dim=-1)
         weight = (envelope / self.sqrt_mean_neighbours).unsqueeze(-1)
         return r, Bonds(basis, weight, harmonics, neighbour_species, neighbour, s)
 
@@ -258,7 +266,7 @@ class GraphACE(nn.Module):
         """Mean bonding energy of each element and repulsion of the cores, eV ``(N,)``."""
         # the mean bonding energy fades in with the coordination, so that a lone atom has none
         coordination = bonds.cutoff.sum((1, 2)) * self.sqrt_mean_neighbours
-        energy = self.shift[species] * torch.tanh(coordination)
+        energy = of_elements(self.shift[:, None], species)[:, 0] * torch.tanh(coordination)
         if self.repulsion is not None:
             energy = energy + self.repulsion(r, species, bonds.neighbour_species)
         return energy

@@ -20,9 +20,6 @@ from torch import Tensor
 from gace.potential.derivatives import Prediction
 from gace.structures.graph import Graph
 
-MAX_BONDS = 200_000
-"""Bonds, padding included, up to which evaluations are recorded: beyond, launches cost little."""
-
 MAX_RECORDINGS = 16
 """Shapes that are recorded at most; each keeps the memory of an evaluation."""
 
@@ -75,14 +72,15 @@ class Recorded:
     Args:
         evaluate: what is recorded; nothing in it may depend on values that the processor looks at.
         record: the recorder.
+        max_bonds: bonds, padding included, up to which evaluations are recorded.
 
     Attributes:
         recordings: by shape.
         replays: how many evaluations were replayed.
     """
 
-    def __init__(self, evaluate: Evaluate, record: Recorder = cuda_graph) -> None:
-        self.evaluate, self.record = evaluate, record
+    def __init__(self, evaluate: Evaluate, record: Recorder = cuda_graph, max_bonds: int = 1_000_000) -> None:
+        self.evaluate, self.record, self.max_bonds = evaluate, record, max_bonds
         self.recordings: dict[tuple[int, ...], _Recording] = {}
         self.replays = 0
         self._seen: dict[tuple[int, ...], int] = {}
@@ -100,7 +98,7 @@ class Recorded:
         return found(graph)
 
     def _wanted(self, shape: tuple[int, ...]) -> bool:
-        if self._failed or shape[0] * shape[1] > MAX_BONDS or len(self.recordings) >= MAX_RECORDINGS:
+        if self._failed or shape[0] * shape[1] > self.max_bonds or len(self.recordings) >= MAX_RECORDINGS:
             return False
         self._seen[shape] = self._seen.get(shape, 0) + 1
         return self._seen[shape] >= SEEN

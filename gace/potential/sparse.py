@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gace.potential.coupling import Coupling, RawCoupling, Rows
 from gace.potential.irreps import SCALAR, Irreps
 from gace.potential.kernels import WeightedCoupling, density, splined
+from gace.potential.kernels.triton.launch import runs_on
 
 if TYPE_CHECKING:
     from gace.potential.layer import Bonds, Layer
@@ -99,11 +100,15 @@ class SparseLayer(nn.Module):
             scale = coupling.scale.index_select(0, getattr(self, f"{name}_first")).unsqueeze(2)
             x, y = (factors[one] for one in _FACTORS[name])
             found = self.products[name](x, y, torch.cat(weights) * scale, species)
+            # in one go: the derivative is then one array, not a sum of three padded ones
+            mixed, scalars, summed = found.split(
+                [n_mixed, n_scalar, found.shape[1] - n_mixed - n_scalar], dim=1
+            )
             if n_mixed:
-                factors["mixed"] = found[:, :n_mixed]
-            invariants.append(found[:, n_mixed : n_mixed + n_scalar])
+                factors["mixed"] = mixed
+            invariants.append(scalars)
             if message is not None:
-                message = message + found[:, n_mixed + n_scalar :]
+                message = message + summed
         return torch.cat(invariants, dim=1), None if message is None else self._mix(layer, message, species)
 
     def _density(self, layer: Layer, bonds: Bonds, carried: Tensor | None, species: Tensor) -> Tensor:
@@ -157,7 +162,9 @@ def _summed(
     """``Σ_j Y_lm R_lk I_ck`` ``(N, lm c, K)``, radial functions by table or by network."""
     if bonds.table is None:
         return density(*layer.radial_and_harmonics(bonds, species), carried, neighbour)
-    harmonics = bonds.harmonics[..., : (layer.l_max + 1) ** 2]
+    harmonics = bonds.harmonics
+    if not runs_on(harmonics):  # the kernels of a GPU leave out what is of higher degree themselves
+        harmonics = harmonics[..., : (layer.l_max + 1) ** 2]
     between = species, bonds.neighbour_species
     return splined(harmonics, bonds.distance, carried, neighbour, between, bonds.table)
 

@@ -44,7 +44,7 @@ def test_large_structures_are_cut_into_blocks(make_model, graph, monkeypatch):
         return energy_and_gradients_by_blocks(model, graph, size, **more)
 
     monkeypatch.setattr(compiled, "energy_and_gradients_by_blocks", by_blocks)
-    monkeypatch.setitem(compiled.EAGER_BONDS, "cpu", 100)
+    monkeypatch.setattr(compiled, "EAGER_BONDS", 100)
     found = compiled.evaluate_eagerly(model, graph)
     assert sizes == [4]
     torch.testing.assert_close(found.forces, expected.forces)

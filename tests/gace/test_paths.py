@@ -80,7 +80,7 @@ def subject(request, model, monkeypatch, tmp_path):
     if path == "plain":
         monkeypatch.setattr(gace.potential.layer, "available", lambda x: False)
     elif path == "blocks":
-        monkeypatch.setitem(gace.potential.compiled.EAGER_BONDS, "cpu", 64)
+        monkeypatch.setattr(gace.potential.compiled, "EAGER_BONDS", 64)
     elif path in ("tabulated", "compiled"):
         potential = potential.evaluated_by(path)
     elif path == "recorded":

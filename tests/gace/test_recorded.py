@@ -68,8 +68,7 @@ def test_shapes_apart(make_model, ethanol, silicon, monkeypatch):
         for graph in graphs:
             assert torch.equal(run(graph).energy, evaluate_eagerly(model, graph).energy)
     assert len(run.recordings) == 1
-    monkeypatch.setattr(recorded, "MAX_BONDS", 3)
-    run = Recorded(lambda graph: evaluate_eagerly(model, graph), again)
+    run = Recorded(lambda graph: evaluate_eagerly(model, graph), again, max_bonds=3)
     for _ in range(4):
         run(graphs[0])
     assert not run.recordings

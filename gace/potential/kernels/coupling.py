@@ -15,9 +15,10 @@ from gace.potential.kernels.terms import by_index, by_role
 _TABLES = "Tensor species, Tensor index, Tensor value, int[] size"
 _IN = f"Tensor x, Tensor y, Tensor w, {_TABLES}"
 operators.define(f"coupling({_IN}, bool equal) -> Tensor")
-operators.define(f"coupling_backward(Tensor g, {_IN}, bool equal, bool of_w) -> (Tensor, Tensor, Tensor)")
+_WANTED = "bool equal, bool of_y, bool of_w"
+operators.define(f"coupling_backward(Tensor g, {_IN}, {_WANTED}) -> (Tensor, Tensor, Tensor)")
 operators.define(
-    f"coupling_twice(Tensor g, {_IN}, Tensor a, Tensor b, bool equal) -> (Tensor, Tensor, Tensor, Tensor)"
+    f"coupling_twice(Tensor g, {_IN}, Tensor a, Tensor b, {_WANTED}) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -90,47 +91,52 @@ def _forward(*arguments: Any) -> Tensor:
 
 
 def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    g, x, y, w, species, index, value = (one.contiguous() for one in arguments[:-3])
-    size, equal, of_w = arguments[-3:]
+    g, x, y, w, species, index, value = (one.contiguous() for one in arguments[:-4])
+    size, *wanted = arguments[-4:]
     if gpu := fused("coupling", x):
-        return gpu.backward(g, x, y, w, species, index, value, size, equal, of_w)
-    of_x, of_y, slope = slopes = _slopes(x, y, w, equal, of_w)
+        return gpu.backward(g, x, y, w, species, index, value, size, *wanted)
+    slopes = _slopes(x, y, w, *wanted)
+    of_x, of_y, slope = (one if one.numel() else None for one in slopes)
     call(
         "coupling_backward", x.dtype, index, value, _sizes(size, w, species), species,
-        g, x, y, w, slope if of_w else None, of_x, None if equal else of_y,
+        g, x, y, w, slope, of_x, of_y,
     )  # fmt: skip
     return slopes
 
 
 def _twice(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    g, x, y, w, species, index, value = (one.contiguous() for one in arguments[:-4])
-    size, equal = arguments[-4], arguments[-1]
-    a, b = (one.contiguous() for one in arguments[-3:-1])
+    g, x, y, w, species, index, value = (one.contiguous() for one in arguments[:-6])
+    size, wanted = arguments[-6], arguments[-3:]
+    a, b = (one.contiguous() for one in arguments[-5:-3])
     if gpu := fused("coupling", x):
-        return gpu.twice(g, x, y, w, species, index, value, size, a, b, equal)
-    of_g, (of_x, of_y, slope) = _like(g), _slopes(x, y, w, equal, True)
+        return gpu.twice(g, x, y, w, species, index, value, size, a, b, *wanted)
+    # the processor's kernel has the weights' slope in passing
+    of_g, (of_x, of_y, slope) = _like(g), _slopes(x, y, w, *wanted[:2], True)
     call(
         "coupling_twice", x.dtype, index, value, _sizes(size, w, species), species,
-        g, x, y, w, a, b, of_g, slope, of_x, None if equal else of_y,
+        g, x, y, w, a, b, of_g, slope, of_x, of_y if of_y.numel() else None,
     )  # fmt: skip
-    return of_g, of_x, of_y, slope
+    return of_g, of_x, of_y, slope if wanted[2] else x.new_empty(0)
 
 
 def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _slopes(x: Tensor, y: Tensor, w: Tensor, equal: bool, of_w: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _slopes(
+    x: Tensor, y: Tensor, w: Tensor, equal: bool, of_y: bool, of_w: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Room for the derivatives by x, y (none for equal factors) and w (only if wanted)."""
-    return _like(x), x.new_empty(0) if equal else _like(y), _like(w) if of_w else x.new_empty(0)
+    nothing = x.new_empty(0)
+    return _like(x), _like(y) if of_y and not equal else nothing, _like(w) if of_w else nothing
 
 
 def _fake_backward(g: Tensor, x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return _slopes(x, y, w, rest[-2], rest[-1])
+    return _slopes(x, y, w, *rest[-3:])
 
 
 def _fake_twice(g: Tensor, x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return _like(g), *_slopes(x, y, w, rest[-1], True)
+    return _like(g), *_slopes(x, y, w, *rest[-3:])
 
 
 def _keep_forward(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
@@ -139,8 +145,8 @@ def _keep_forward(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 
 
 def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
-    ctx.save_for_backward(*inputs[:-3])
-    ctx.size, ctx.equal, ctx.of_w = inputs[-3:]
+    ctx.save_for_backward(*inputs[:-4])
+    ctx.size, ctx.equal, ctx.of_y, ctx.of_w = inputs[-4:]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
@@ -155,22 +161,25 @@ def _asked_for(node: Any) -> bool:
 
 
 def _of_forward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    of_y = ctx.needs_input_grad[1] and not ctx.equal
     of_w = ctx.needs_input_grad[2] and _asked_for(ctx.next_functions[2][0])
-    x, y, w = torch.ops.gace.coupling_backward(g, *ctx.saved_tensors, ctx.size, ctx.equal, of_w)
-    return (x, None if ctx.equal else y, w if of_w else None, *[None] * 5)
+    x, y, w = torch.ops.gace.coupling_backward(g, *ctx.saved_tensors, ctx.size, ctx.equal, of_y, of_w)
+    return (x, y if of_y else None, w if of_w else None, *[None] * 5)
 
 
 def _of_backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
     g, x, y, _w, *tables = ctx.saved_tensors
-    size, equal = ctx.size, ctx.equal
-    of_g, of_x, of_y, slope = torch.ops.gace.coupling_twice(
-        *ctx.saved_tensors, size, a, a if equal else b, equal
+    size, equal, of_y, of_w = ctx.size, ctx.equal, ctx.of_y, ctx.needs_input_grad[3]
+    b = a if equal else b if of_y else torch.zeros_like(y)
+    of_g, of_x, slope_y, slope = torch.ops.gace.coupling_twice(
+        *ctx.saved_tensors, size, a, b, equal, of_y, of_w
     )
     if ctx.of_w:  # the derivative by the weights is a product of the same kind, with c in their place
         of_g = of_g + torch.ops.gace.coupling(x, y, c, *tables, size, equal)
-        more_x, more_y, _ = torch.ops.gace.coupling_backward(g, x, y, c, *tables, size, equal, False)
-        of_x, of_y = of_x + more_x, of_y + more_y
-    return (of_g, of_x, None if equal else of_y, slope, *[None] * 6)
+        more_x, more_y, _ = torch.ops.gace.coupling_backward(g, x, y, c, *tables, size, equal, of_y, False)
+        of_x = of_x + more_x
+        slope_y = slope_y + more_y if of_y else slope_y
+    return (of_g, of_x, slope_y if of_y else None, slope if of_w else None, *[None] * 7)
 
 
 def _over_members(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:

@@ -18,7 +18,7 @@ _IN = (
     "Tensor table, Tensor range, int degrees, int channels"
 )
 operators.define(f"splined({_IN}) -> Tensor")
-operators.define(f"splined_backward(Tensor g, {_IN}) -> (Tensor, Tensor, Tensor)")
+operators.define(f"splined_backward(Tensor g, {_IN}, bool of_messages) -> (Tensor, Tensor, Tensor)")
 
 
 def splined(
@@ -32,7 +32,7 @@ def splined(
     """``Σ_j Y_lm(n, j) R_lk(r(n, j)) I_ck(index(n, j))``, see :func:`gace.potential.kernels.density`.
 
     Args:
-        harmonics: Y ``(N, J, (l_max+1)²)``.
+        harmonics: Y ``(N, J, (l_max+1)²)``; on a GPU there may be more, which are left out.
         distance: r, Å ``(N, J)``; slots at the cutoff or beyond are left out.
         messages: I ``(M, C, K)``; None for I = 1 with C = 1.
         index: row of ``messages`` for each neighbour ``(N, J)``; None if there is one row per neighbour.
@@ -75,7 +75,7 @@ def _forward(*arguments: Any) -> Tensor:
     size, (Y, r, I, index, centre, neighbour, table, limits), C = _arguments(*arguments)
     if gpu := fused("splined", r):
         return gpu.forward(Y, r, I, index, centre, neighbour, table, limits, *arguments[-2:])
-    out = r.new_empty(len(r), Y.shape[2] * C, size[4])
+    out = r.new_empty(len(r), size[2] ** 2 * C, size[4])
     call(
         "splined_forward", r.dtype, size, table, limits, centre, neighbour, _given(index), Y, r, _given(I),
         out,
@@ -84,9 +84,12 @@ def _forward(*arguments: Any) -> Tensor:
 
 
 def _backward(g: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *arguments, of_messages = arguments
     size, (Y, r, I, index, centre, neighbour, table, limits), _ = _arguments(*arguments)
     if gpu := fused("splined", r):
-        return gpu.backward(g.contiguous(), Y, r, I, index, centre, neighbour, table, limits, *arguments[-2:])
+        return gpu.backward(
+            g.contiguous(), Y, r, I, index, centre, neighbour, table, limits, *arguments[-2:], of_messages
+        )
     slopes = torch.empty_like(Y), torch.empty_like(r), torch.empty_like(I)
     call(
         "splined_backward", r.dtype, size, table, limits, centre, neighbour, _given(index), g.contiguous(), Y,
@@ -102,7 +105,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 
 
 def _of_forward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    return (*torch.ops.gace.splined_backward(g, *ctx.saved_tensors, *ctx.sizes), *[None] * 7)
+    of_messages = ctx.needs_input_grad[2]  # those of the first layer are parameters: nobody asks
+    return (*torch.ops.gace.splined_backward(g, *ctx.saved_tensors, *ctx.sizes, of_messages), *[None] * 7)
 
 
 def _no_second_derivative(ctx: object, *gradients: Tensor | None) -> None:

@@ -137,24 +137,24 @@ def forward(*arguments: Any) -> Tensor:
 
 def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Arguments of ``gace::coupling_backward``, contiguous."""
-    g, x, y, w, species, index, value, size, equal, of_w = arguments
+    g, x, y, w, species, index, value, size, equal, of_y, of_w = arguments
     _, by_path, by_left, by_right = terms(index, value, size, equal)
     nothing = x.new_empty(0)
-    slope = _by_element(_sum(by_path, None, g, x, y), species, w) if of_w else nothing
     return (
         _sum(by_left, species, w, g, y),
-        nothing if equal else _sum(by_right, species, w, g, x),
-        slope,
+        _sum(by_right, species, w, g, x) if of_y and not equal else nothing,
+        _by_element(_sum(by_path, None, g, x, y), species, w) if of_w else nothing,
     )
 
 
 def twice(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Arguments of ``gace::coupling_twice``, contiguous."""
-    g, x, y, w, species, index, value, size, a, b, equal = arguments
+    g, x, y, w, species, index, value, size, a, b, equal, of_y, of_w = arguments
     by_target, by_path, by_left, by_right = terms(index, value, size, equal)
+    nothing = x.new_empty(0)
     return (
         _sum(by_target, species, w, x, y, (a, b)),
         _sum(by_left, species, w, g, b),
-        x.new_empty(0) if equal else _sum(by_right, species, w, g, a),
-        _by_element(_sum(by_path, None, g, x, y, (a, b)), species, w),
+        _sum(by_right, species, w, g, a) if of_y and not equal else nothing,
+        _by_element(_sum(by_path, None, g, x, y, (a, b)), species, w) if of_w else nothing,
     )

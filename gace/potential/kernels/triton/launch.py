@@ -10,7 +10,7 @@ import os
 import torch
 from torch import Tensor
 
-PROGRAMS = 1024
+PROGRAMS = 8192
 """Programs that keep a large GPU busy; work on few atoms is cut finer until there are so many."""
 
 

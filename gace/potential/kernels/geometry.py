@@ -1,0 +1,80 @@
+"""Distances and spherical harmonics of the bonds, in one pass on a GPU; differentiated once."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gace.potential.kernels.calls import fused, implement, operators
+
+operators.define("geometry(Tensor edge_vector, int degrees) -> (Tensor, Tensor)")
+operators.define(
+    "geometry_backward(Tensor g_distance, Tensor g_harmonics, Tensor edge_vector, int degrees) -> Tensor"
+)
+
+
+def geometry(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
+    """Distances and harmonics as :class:`gace.basis.SphericalHarmonics` orders and normalises them.
+
+    It has Triton kernels only: ask :func:`gace.potential.kernels.triton.launch.runs_on` first.
+
+    Args:
+        edge_vector: neighbour minus centre, none of length zero, Å ``(N, J, 3)``.
+        degrees: l_max + 1.
+
+    Returns:
+        r, Å ``(N, J)``, and Y ``(N, J, (l_max+1)²)``. They cannot be differentiated twice.
+    """
+    r, Y = torch.ops.gace.geometry(edge_vector, degrees)
+    return r, Y
+
+
+def _kernels(x: Tensor) -> ModuleType:
+    gpu = fused("geometry", x)
+    assert gpu is not None, "callers ask runs_on first"
+    return gpu
+
+
+def _forward(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
+    r, Y = _kernels(edge_vector).forward(edge_vector.contiguous(), degrees)
+    return r, Y
+
+
+def _backward(g_distance: Tensor, g_harmonics: Tensor, edge_vector: Tensor, degrees: int) -> Tensor:
+    tensors = (one.contiguous() for one in (g_distance, g_harmonics, edge_vector))
+    out: Tensor = _kernels(edge_vector).backward(*tensors, degrees)
+    return out
+
+
+def _like(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
+    shape = edge_vector.shape[:-1]
+    return edge_vector.new_empty(shape), edge_vector.new_empty(*shape, degrees**2)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
+    edge_vector, ctx.degrees = inputs
+    ctx.save_for_backward(edge_vector)
+
+
+def _of_forward(ctx: Any, g_distance: Tensor, g_harmonics: Tensor) -> tuple[Tensor, None]:
+    return torch.ops.gace.geometry_backward(g_distance, g_harmonics, *ctx.saved_tensors, ctx.degrees), None
+
+
+def _no_second_derivative(ctx: object, *gradients: Tensor | None) -> None:
+    raise NotImplementedError("this operator is for evaluation: train without tables")
+
+
+implement("geometry", _forward)
+implement("geometry_backward", _backward)
+_register = dict(lib=operators)
+torch.library.register_fake("gace::geometry", _like, **_register)
+torch.library.register_fake(
+    "gace::geometry_backward", lambda g_r, g_Y, x, degrees: x.new_empty(x.shape), **_register
+)
+torch.library.register_autograd("gace::geometry", _of_forward, setup_context=_keep, **_register)
+torch.library.register_autograd(
+    "gace::geometry_backward", _no_second_derivative, setup_context=lambda *a, **k: None, **_register
+)
