@@ -7,7 +7,6 @@ their inputs there and launch everything at once. The numbers are those of the e
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 import warnings
@@ -44,26 +43,28 @@ def wanted(device: torch.device) -> bool:
     return device.type == "cuda" and os.environ.get("GACE_CUDA_GRAPHS", "").lower() != "off"
 
 
-@functools.cache
-def _memory() -> tuple[int, int]:
-    """The memory that all recordings share: they are replayed one at a time."""
-    pool: tuple[int, int] = torch.cuda.graph_pool_handle()
-    return pool
+class CudaGraphs:
+    """The recorder of GPUs. What one of them records shares memory: it is replayed one at a time."""
 
+    def __init__(self) -> None:
+        self._first: torch.cuda.CUDAGraph | None = None  # its memory is there as long as it is
 
-def cuda_graph(function: Callable[[], Sequence[Tensor]]) -> tuple[Callable[[], None], Sequence[Tensor]]:
-    """The recorder of GPUs."""
-    # libraries choose their algorithms and take their memory at the first calls, apart from the recording
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(2):
-            function()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_memory()):
-        results = function()
-    return graph.replay, results
+    def __call__(
+        self, function: Callable[[], Sequence[Tensor]]
+    ) -> tuple[Callable[[], None], Sequence[Tensor]]:
+        """See :class:`Recorder`."""
+        # libraries choose their algorithms and take their memory at the first calls, apart from the recording
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(2):
+                function()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=None if self._first is None else self._first.pool()):
+            results = function()
+        self._first = self._first or graph
+        return graph.replay, results
 
 
 class Recorded:
@@ -71,7 +72,7 @@ class Recorded:
 
     Args:
         evaluate: what is recorded; nothing in it may depend on values that the processor looks at.
-        record: the recorder.
+        record: the recorder; default: CUDA graphs.
         max_bonds: bonds, padding included, up to which evaluations are recorded.
 
     Attributes:
@@ -79,8 +80,10 @@ class Recorded:
         replays: how many evaluations were replayed.
     """
 
-    def __init__(self, evaluate: Evaluate, record: Recorder = cuda_graph, max_bonds: int = 1_000_000) -> None:
-        self.evaluate, self.record, self.max_bonds = evaluate, record, max_bonds
+    def __init__(
+        self, evaluate: Evaluate, record: Recorder | None = None, max_bonds: int = 1_000_000
+    ) -> None:
+        self.evaluate, self.record, self.max_bonds = evaluate, record or CudaGraphs(), max_bonds
         self.recordings: dict[tuple[int, ...], _Recording] = {}
         self.replays = 0
         self._seen: dict[tuple[int, ...], int] = {}
@@ -136,7 +139,7 @@ class RecordedFunction:
         example: arguments with the shapes, types and devices of later calls.
         fixed: number of arguments at the front that stay where they are in memory (parameters); the rest
             is copied.
-        record: the recorder.
+        record: the recorder; default: CUDA graphs.
 
     Attributes:
         seconds: wall time that recording took.
@@ -147,12 +150,13 @@ class RecordedFunction:
         function: Callable[..., Sequence[Tensor]],
         example: Sequence[Tensor],
         fixed: int = 0,
-        record: Recorder = cuda_graph,
+        record: Recorder | None = None,
     ) -> None:
         started = time.monotonic()
         self._arguments = [
             one.detach() if position < fixed else one.detach().clone() for position, one in enumerate(example)
         ]
+        record = record or CudaGraphs()
         self._replay, self._results = record(lambda: tuple(function(*self._arguments)))
         self.seconds = time.monotonic() - started
 

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch.func import functional_call
 from gace.errors import InputError
 from gace.potential.compilation import CompiledFunction, compiler_available
 from gace.potential.graph_ace import AtomicOutput, GraphACE
-from gace.potential.recorded import RecordedFunction, wanted
+from gace.potential.recorded import CudaGraphs, RecordedFunction, wanted
 from gace.structures.graph import Graph
 from gace.training.batches import Batch, Packed
 from gace.training.config import TrainConfig
@@ -191,7 +192,7 @@ def compiled_step(
             largest.shape(int(train.sizes[one].sum()), int(train.slots[one].max())) for one in batches
         )
         shapes = frozenset(shape for shape, n in seen.items() if n >= LEAST_SHARE * len(batches))
-    make = RecordedFunction if recorded else None
+    make = partial(RecordedFunction, record=CudaGraphs()) if recorded else None
     return CompiledStep(model, kind, complete=train.complete, largest=largest, shapes=shapes, make=make)
 
 

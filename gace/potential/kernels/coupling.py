@@ -106,17 +106,17 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _twice(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g, x, y, w, species, index, value = (one.contiguous() for one in arguments[:-6])
-    size, wanted = arguments[-6], arguments[-3:]
+    size, *_, equal, of_y, of_w = arguments[-6:]
     a, b = (one.contiguous() for one in arguments[-5:-3])
     if gpu := fused("coupling", x):
-        return gpu.twice(g, x, y, w, species, index, value, size, a, b, *wanted)
+        return gpu.twice(g, x, y, w, species, index, value, size, a, b, equal, of_y, of_w)
     # the processor's kernel has the weights' slope in passing
-    of_g, (of_x, of_y, slope) = _like(g), _slopes(x, y, w, *wanted[:2], True)
+    of_g, (of_x, of_y, slope) = _like(g), _slopes(x, y, w, equal, of_y, True)
     call(
         "coupling_twice", x.dtype, index, value, _sizes(size, w, species), species,
         g, x, y, w, a, b, of_g, slope, of_x, of_y if of_y.numel() else None,
     )  # fmt: skip
-    return of_g, of_x, of_y, slope if wanted[2] else x.new_empty(0)
+    return of_g, of_x, of_y, slope if of_w else x.new_empty(0)
 
 
 def _like(x: Tensor) -> Tensor:

@@ -84,12 +84,9 @@ def _forward(*arguments: Any) -> Tensor:
 
 
 def _backward(g: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *arguments, of_messages = arguments
-    size, (Y, r, I, index, centre, neighbour, table, limits), _ = _arguments(*arguments)
+    size, (Y, r, I, index, centre, neighbour, table, limits), _ = _arguments(*arguments[:-1])
     if gpu := fused("splined", r):
-        return gpu.backward(
-            g.contiguous(), Y, r, I, index, centre, neighbour, table, limits, *arguments[-2:], of_messages
-        )
+        return gpu.backward(g.contiguous(), Y, r, I, index, centre, neighbour, table, limits, *arguments[-3:])
     slopes = torch.empty_like(Y), torch.empty_like(r), torch.empty_like(I)
     call(
         "splined_backward", r.dtype, size, table, limits, centre, neighbour, _given(index), g.contiguous(), Y,

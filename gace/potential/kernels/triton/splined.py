@@ -8,10 +8,11 @@ some of its neighbours and 32 channels, a channel a lane: the density (or its co
 while neighbours go by, and radial functions are formed where they are used. Neighbours at the cutoff or
 beyond are passed over.
 """
+# tuples that grow in a kernel's counted loops have no type that mypy could follow
+# mypy: disable-error-code="assignment, misc, var-annotated"
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,9 @@ from gace.potential.kernels.triton.launch import channel_block, cuts, device_of
 
 REGISTERS = 100
 """Components of the density that one program holds; with more, degrees are shared out among launches."""
+
+HELD = 128
+"""Registers of a lane that hold the density's cotangent."""
 
 LEAST = 8
 """Neighbours that a program has at least."""
@@ -306,7 +310,7 @@ def backward(
         for launch, (first, last) in enumerate(work.degrees):
             _backward[work.programs](
                 *work.arguments, g, Y, I, dY, dr[launch], dI[launch] if mode == 1 else dI, N, *work.sizes,
-                **work.architecture, FIRST=first, LAST=last, BLOCK_J=_bonds(work), MODE=mode,
+                **work.architecture, FIRST=first, LAST=last, BLOCK_J=_bonds(work, first, last, g), MODE=mode,
             )  # fmt: skip
     if mode == 1:
         dI = dI.sum(0) if launches > 1 else dI[0]
@@ -321,6 +325,7 @@ def backward(
     )
 
 
-def _bonds(work: _Work) -> int:
-    """Bonds that the pass back has at once: sums over lanes are shared by them, registers are not."""
-    return int(os.environ.get("GACE_BJ" + str(work.architecture["C"]), "1"))
+def _bonds(work: _Work, first: int, last: int, x: Tensor) -> int:
+    """Bonds that the pass back has at once: they share sums over lanes, while registers for g suffice."""
+    numbers = (last**2 - first**2) * work.architecture["C"] * x.element_size() // 4
+    return 4 if 4 * numbers <= HELD else 2 if 2 * numbers <= HELD else 1
