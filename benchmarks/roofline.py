@@ -41,7 +41,7 @@ def of_density(name: str, J: int, L: int, C: int, K: int, carried: bool) -> Iter
 
 def of_coupling(name: str, size: list[int], K: int, equal: bool) -> Iterator[Work]:
     """Sums of products: values, and what either factor is owed."""
-    _, _, left, right, targets, by_row, by_left = size
+    _, _, left, right, targets, by_row, by_left = size[:7]
     factors = left if equal else left + right
     yield Work(f"{name} {'square' if equal else 'product'}", 4 * by_row * K, (factors + targets) * K)
     yield Work(f"{name} slopes", 4 * (by_left if equal else 2 * by_row) * K, (2 * factors + targets) * K)

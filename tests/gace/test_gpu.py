@@ -21,6 +21,7 @@ from gace.potential.compiled import evaluate_eagerly, evaluators
 from gace.potential.derivatives import energy_and_gradients
 from gace.potential.graph_ace import GraphACE
 from gace.potential.kernels.calls import without_kernels
+from gace.potential.kernels.cuda import coupling as written
 from gace.potential.potential import Potential
 from gace.potential.presets import PRESETS
 from gace.structures.io import write_structures
@@ -114,6 +115,32 @@ def test_gradients_of_a_loss_on_forces(name, deterministic):
                     close(one, other, 20 * TOLERANCE[dtype])
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["2L-medium", "1L-medium"])
+def test_couplings_written_out(name, dtype, monkeypatch):
+    """The kernels compiled for each product, which are in use, and the general one say the same."""
+    model, graph = preset(name)
+    model, graph = model.to("cuda", dtype), graph.to("cuda", dtype)
+
+    def everything():
+        found = energy_and_gradients(model, graph, create_graph=True)
+        loss = found.energy.square().sum() + found.forces.square().sum()
+        return [found.forces, *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)]
+
+    used = []
+    launch = written.launch
+    monkeypatch.setattr(written, "launch", lambda *arguments: used.append(1) or launch(*arguments))
+    ours = everything()
+    assert used
+    monkeypatch.setattr(written, "_kernel", lambda *arguments: None)
+    used.clear()
+    general = everything()
+    assert not used
+    for one, other in zip(ours, general, strict=True):
+        if one is not None:
+            close(one, other, 20 * TOLERANCE[dtype])
 
 
 def test_pair_cutoffs_parities_and_orders():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gace.potential.kernels.calls import call, folded, fused, implement, no_third_derivative, operators
+from gace.potential.kernels.cuda.written import register
 from gace.potential.kernels.terms import by_index, by_role
 
 _TABLES = "Tensor species, Tensor index, Tensor value, int[] size"
@@ -60,6 +61,8 @@ class WeightedCoupling(nn.Module):
             counts.append(terms.shape[1])
         self.size = [sizes[0], max(path, default=-1) + 1, *sizes[1:], targets, *counts[:2]]
         owners = np.asarray(path, dtype=np.int64), np.asarray(target, dtype=np.int64)
+        # the last number is for the GPU: which product it is
+        self.size.append(register(where, value, owners, (self.size[1], *sizes[1:], targets), equal))
         of_gpu = by_role(
             (where, value), (both, value_both), owners, (targets, self.size[1], *sizes[1:]), equal
         )
@@ -77,7 +80,7 @@ class WeightedCoupling(nn.Module):
 
 def _sizes(size: list[int], w: Tensor, species: Tensor) -> list[int]:
     """What C needs: sizes of the tables, number of atoms, channels and elements."""
-    return [*size, species.shape[0], w.shape[2], w.shape[1]]
+    return [*size[:7], species.shape[0], w.shape[2], w.shape[1]]
 
 
 def _forward(*arguments: Any) -> Tensor:

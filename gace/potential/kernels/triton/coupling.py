@@ -6,7 +6,8 @@ The weighted sum of products is linear in four factors: the result's cotangent g
 
 and what is wanted is its derivative by one of them. Each is a sum over the terms that hold a given index
 of that factor, of the product of the other three; only lists of terms and factors differ. Sums have a
-fixed order and no atomics: results are the same from run to run.
+fixed order and no atomics: results are the same from run to run. Where PyTorch can compile CUDA C++ a kernel
+written out for the product at hand takes its place (``gace.potential.kernels.cuda``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gace.potential.kernels.cuda import coupling as written
 from gace.potential.kernels.triton.launch import channel_block, cuts, device_of
 
 
@@ -41,7 +43,7 @@ def terms(index: Tensor, value: Tensor, size: list[int], equal: bool) -> list[Te
 
     It stands behind the lists of the processor's kernels in the same buffers.
     """
-    rows, paths, left, right, targets, by_row, by_left = size
+    rows, paths, left, right, targets, by_row, by_left = size[:7]
     by_right = 0 if equal else by_row
     at = 2 * rows + rows + 1 + 2 * by_row + left + 1 + 2 * by_left + right + 1 + 2 * by_right
     at_value = by_row + by_left + by_right
@@ -132,12 +134,17 @@ def _by_element(of_atoms: Tensor, species: Tensor, w: Tensor) -> Tensor:
 def forward(*arguments: Any) -> Tensor:
     """Arguments of ``gace::coupling``, contiguous."""
     x, y, w, species, index, value, size, equal = arguments
+    if (found := written.forward(size[7], x, y, w, species)) is not None:
+        return found
     return _sum(terms(index, value, size, equal)[0], species, w, x, y)
 
 
 def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Arguments of ``gace::coupling_backward``, contiguous."""
     g, x, y, w, species, index, value, size, equal, of_y, of_w = arguments
+    if (found := written.backward(size[7], g, x, y, w, species, of_y, of_w)) is not None:
+        of_x, slope_y, of_atoms = found
+        return of_x, slope_y, _by_element(of_atoms, species, w) if of_w else of_atoms
     _, by_path, by_left, by_right = terms(index, value, size, equal)
     nothing = x.new_empty(0)
     return (
@@ -150,6 +157,9 @@ def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def twice(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Arguments of ``gace::coupling_twice``, contiguous."""
     g, x, y, w, species, index, value, size, a, b, equal, of_y, of_w = arguments
+    if (found := written.twice(size[7], g, x, y, w, species, a, b, of_y, of_w)) is not None:
+        of_g, of_x, slope_y, of_atoms = found
+        return of_g, of_x, slope_y, _by_element(of_atoms, species, w) if of_w else of_atoms
     by_target, by_path, by_left, by_right = terms(index, value, size, equal)
     nothing = x.new_empty(0)
     return (
