@@ -1,6 +1,7 @@
 """A committee trained as one job: every step of all members is one evaluation.
 
-On a GPU small batches are bound by the launching of kernels, so that four members cost little more than one.
+On a GPU small batches are bound by the launching of kernels: the joint step is recorded there and replayed,
+as the step of a single training is.
 Each member keeps its own data, order, optimiser, averages, schedule and files, as if it were trained alone;
 only losses and gradients are computed together, by the members' parameters stacked (``torch.vmap``).
 """
@@ -11,6 +12,7 @@ import copy
 import json
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,9 +23,10 @@ from torch.func import functional_call
 from gace.config import load_config
 from gace.errors import GaceError
 from gace.potential.graph_ace import AtomicOutput, GraphACE
+from gace.potential.recorded import CudaGraphs, RecordedFunction, Recorder, wanted
 from gace.structures.graph import Graph
 from gace.training.batches import Batch
-from gace.training.compiled_step import Largest, pad
+from gace.training.compiled_step import MAX_SHAPES, Largest, pad
 from gace.training.config import TrainConfig
 from gace.training.losses import Penalty, Weights, mean_known, residuals
 from gace.training.outcome import TrainResult
@@ -109,27 +112,48 @@ def losses(
 ) -> Tensor:
     """What :func:`gace.training.losses.loss_terms` says of each member ``(M, 4)``."""
     batch, structures = joined(batches, cutoff)
-    N = batch.graph.n_atoms // len(batches)
-    wanted = {name: any(getattr(one, name) > 0 for one in weights) for name in ("forces", "stress")}
+    return losses_of_joined(model, batch, structures, weights, kinds, weights)
+
+
+def losses_of_joined(
+    model: Callable[[Graph], AtomicOutput],
+    batch: Batch,
+    structures: int,
+    weights: Sequence[Sequence[float | Tensor]],
+    kinds: Sequence[Penalty],
+    present: Sequence[Weights],
+) -> Tensor:
+    """As :func:`losses`, of what :func:`joined` gives.
+
+    Args:
+        model: the members, evaluated at once.
+        batch: of all members, one after the other.
+        structures: of each member.
+        weights: energy, forces and stress of each member; numbers or tensors.
+        kinds: penalty of each member.
+        present: which terms are computed, where ``weights`` are tensors that cannot be looked at.
+    """
+    N = batch.graph.n_atoms // len(kinds)
+    wanted = {name: any(getattr(one, name) > 0 for one in present) for name in ("forces", "stress")}
     found = residuals(model, batch, **wanted, create_graph=True)
     rows = []
-    for m, (kind, amounts) in enumerate(zip(kinds, weights, strict=True)):
+    for m, (kind, amounts, there) in enumerate(zip(kinds, weights, present, strict=True)):
         own, atoms = slice(m * structures, (m + 1) * structures), slice(m * N, (m + 1) * N)
         of_atom = batch.weight[:, 1].index_select(0, batch.graph.structure[atoms])[:, None]
         terms = []
-        for residual, label, weight, place, amount, force in (
-            (found.energy_per_atom, batch.energy, batch.weight[own, 0], own, amounts.energy, None),
-            (found.forces, batch.forces, of_atom, atoms, amounts.forces, batch.forces[atoms]),
+        for residual, label, weight, place, counts, force in (
+            (found.energy_per_atom, batch.energy, batch.weight[own, 0], own, True, None),
+            (found.forces, batch.forces, of_atom, atoms, there.forces > 0, batch.forces[atoms]),
             (
                 found.virial_per_atom,
                 batch.virial,
                 batch.weight[own, 2, None, None],
                 own,
-                amounts.stress,
+                there.stress > 0,
                 None,
             ),
         ):
-            if residual is None or (amount == 0 and residual is not found.energy_per_atom):
+            if residual is None or not counts:
                 terms.append(batch.energy.new_zeros(()))
                 continue
             missing = torch.isnan(label[place])
@@ -153,6 +177,9 @@ class Meeting:
         self._waiting: dict[int, tuple[Batch, Weights]] = {}
         self._results: dict[int, tuple[Tensor, list[Tensor]] | BaseException] = {}
         self._stacked: tuple[tuple[int, ...], Stacked] | None = None
+        self._recorder: Recorder | None = None
+        self._failed = False
+        self._recorded: dict[tuple[object, ...], RecordedFunction] = {}
         self.evaluations = 0
 
     def step(self, member: int, model: GraphACE, kind: Penalty) -> Callable[..., tuple[Tensor, list[Tensor]]]:
@@ -193,23 +220,63 @@ class Meeting:
     ) -> dict[int, tuple[Tensor, list[Tensor]]]:
         if self._stacked is None or self._stacked[0] != members:
             self._stacked = members, Stacked([self._models[one][0] for one in members])
+            self._recorded.clear()
         models, kinds = zip(*(self._models[one] for one in members), strict=True)
         batches, weights = zip(*(waiting[one] for one in members), strict=True)
         self.evaluations += 1
-        with torch.enable_grad():
-            terms = losses(self._stacked[1], batches, weights, kinds, models[0].cutoff)
-            wanted = [[one for one in model.parameters() if one.requires_grad] for model in models]
-            flat = [one for each in wanted for one in each]
-            gradients = torch.autograd.grad(terms[:, 0].sum(), flat, allow_unused=True)
-        filled = iter(
+        batch, structures = joined(batches, models[0].cutoff)
+        stacked = self._stacked[1]
+        trained = [[one for one in model.parameters() if one.requires_grad] for model in models]
+        flat = [one for each in trained for one in each]
+
+        def step(*arguments: Tensor) -> list[Tensor]:
+            n_graph = len(Graph._fields)
+            graph, (*labels, amounts) = Graph(*arguments[:n_graph]), arguments[n_graph:]
+            with torch.enable_grad():
+                terms = losses_of_joined(
+                    stacked, Batch(graph, *labels), structures, [*amounts.unbind()], kinds, weights
+                )
+                gradients = torch.autograd.grad(terms[:, 0].sum(), flat, allow_unused=True)
             # contiguous: fused Adam reads gradients as if they lay as the parameters do
-            torch.zeros_like(one) if gradient is None else gradient.contiguous()
-            for one, gradient in zip(flat, gradients, strict=True)
-        )
+            filled = [
+                torch.zeros_like(one) if gradient is None else gradient.contiguous()
+                for one, gradient in zip(flat, gradients, strict=True)
+            ]
+            return [terms.detach(), *filled]
+
+        amounts = batch.energy.new_tensor(weights)
+        terms, *gradients = self._run(step, [*batch.graph, *batch[1:], amounts], structures, weights)
+        filled = iter(gradients)
         return {
-            member: (row.detach(), [next(filled) for _ in each])
-            for member, row, each in zip(members, terms, wanted, strict=True)
+            # the next recorded step writes where these lie, and members take theirs in a thread of their own
+            member: (row.clone(), [next(filled).clone() for _ in each])
+            for member, row, each in zip(members, terms, trained, strict=True)
         }
+
+    def _run(
+        self,
+        step: Callable[..., list[Tensor]],
+        arguments: list[Tensor],
+        structures: int,
+        weights: Sequence[Weights],
+    ) -> Sequence[Tensor]:
+        """The step, on a GPU as a recording of its shape where there is one or one can be made."""
+        if self._failed or not wanted(arguments[0].device):
+            return step(*arguments)
+        key = (*arguments[1].shape, structures, *((one.forces > 0, one.stress > 0) for one in weights))
+        if key not in self._recorded:
+            if len(self._recorded) == MAX_SHAPES:
+                return step(*arguments)
+            self._recorder = self._recorder or CudaGraphs()
+            try:
+                self._recorded[key] = RecordedFunction(step, arguments, record=self._recorder)
+            except RuntimeError as error:  # an operation that cannot be recorded, or no memory
+                self._failed = True
+                warnings.warn(
+                    f"the joint step could not be recorded, going on without: {error}", stacklevel=2
+                )
+                return step(*arguments)
+        return self._recorded[key](*arguments)
 
 
 def train_together(

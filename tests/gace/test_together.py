@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from ase.build import bulk
@@ -11,6 +13,7 @@ import gace
 from gace.config import parse_config
 from gace.errors import TrainingDivergedError
 from gace.structures.io import set_labels, write_structures
+from gace.training import together
 from gace.training.config import TrainConfig
 from gace.training.run import train
 from gace.training.together import train_together
@@ -67,10 +70,42 @@ def parameters(result) -> dict[str, torch.Tensor]:
     return gace.load(result.bundle).members[0].state_dict()
 
 
+def again(function):
+    """A recorder without a GPU: results are written to where the first ones lie."""
+    results = function()
+
+    def replay():
+        for place, value in zip(results, function(), strict=True):
+            place.copy_(value)
+
+    return replay, results
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_recorded(configs, tmp_path, monkeypatch, refuses):
+    """The joint step as a GPU would replay it, or as it goes on where nothing can be recorded."""
+
+    def refuse(function):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    plain = train_together(configs, [tmp_path / f"plain{one}" for one in range(3)])
+    made = []
+    recorder = refuse if refuses else lambda function: made.append(1) or again(function)
+    monkeypatch.setattr(together, "wanted", lambda device: True)
+    monkeypatch.setattr(together, "CudaGraphs", lambda: recorder)
+    with pytest.warns(UserWarning, match="going on without") if refuses else contextlib.nullcontext():
+        found = train_together(configs, [tmp_path / f"recorded{one}" for one in range(3)])
+    assert refuses != bool(made)
+    for one, other in zip(found, plain, strict=True):
+        ours, theirs = parameters(one), parameters(other)
+        for name in theirs:
+            assert torch.allclose(ours[name], theirs[name], rtol=1e-10, atol=1e-12)
+
+
 def test_as_trained_alone(configs, tmp_path):
     """Parameters, learning curves, and files of each member."""
-    together = train_together(configs, [tmp_path / f"together{one}" for one in range(3)])
-    for member, (config, found) in enumerate(zip(configs, together, strict=True)):
+    joined = train_together(configs, [tmp_path / f"together{one}" for one in range(3)])
+    for member, (config, found) in enumerate(zip(configs, joined, strict=True)):
         alone = train(config, tmp_path / f"alone{member}", progress=False)
         one, other = parameters(alone), parameters(found)
         # rounding of sums in another order, grown over up to 18 steps
@@ -80,8 +115,8 @@ def test_as_trained_alone(configs, tmp_path):
         names = [sorted(one.name for one in folder.iterdir()) for folder in folders]
         assert names[0] == names[1]
     # finished members are not trained again
-    again = train_together(configs, [tmp_path / f"together{one}" for one in range(3)])
-    assert [one.bundle for one in again] == [one.bundle for one in together]
+    repeated = train_together(configs, [tmp_path / f"together{one}" for one in range(3)])
+    assert [one.bundle for one in repeated] == [one.bundle for one in joined]
 
 
 def test_a_member_that_diverges(configs, tmp_path):
