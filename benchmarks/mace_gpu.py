@@ -23,22 +23,18 @@ compiled for itself, the second for all; a process for each size compiles each f
 ``train``: structures of 3BPA in batches that lie on the device, so that loading costs nothing. Adam with
 AMSGrad, weights 1 : 100, moving average 0.99, gradients clipped to norm 10.
 
-Processes that share the device take turns: ``--ready FOLDER`` has each write ``FOLDER/PID.ready`` once it is
-warm, wait for the file ``go`` there (200 s at most), and hold ``FOLDER/lock`` while it measures.
+Processes that share the device take turns (``--ready FOLDER``, see ``turns.py``).
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import gc
 import json
-import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +49,7 @@ from mace.tools import torch_geometric, utils  # noqa: E402
 from mace.tools.compile import prepare  # noqa: E402
 from mace.tools.scripts_utils import extract_model  # noqa: E402
 from torch_ema import ExponentialMovingAverage  # noqa: E402
+from turns import Turn, tell_ready  # noqa: E402
 from workloads import CUTOFF, ISOLATED_ATOMS, LATTICES, labelled  # noqa: E402
 
 HIDDEN = {"m128x1o": "128x0e+128x1o", "m64x1o": "64x0e+64x1o", "m128x0e": "128x0e"}
@@ -61,8 +58,6 @@ WARM_UP = 3
 """Calls of each size before the clock runs."""
 VARIANTS = 3
 """Batches of each size in training, taken in turn."""
-PATIENCE = 200.0
-"""Seconds to wait for the word to go."""
 
 Evaluate = Callable[[dict[str, Any]], tuple[torch.Tensor, torch.Tensor]]
 """From a graph to energies ``(B,)`` in eV and forces ``(N, 3)`` in eV/Å."""
@@ -113,7 +108,8 @@ def main() -> None:
         "dtype": args.dtype,
         "work": args.work,
     }
-    footer = {"device": _device_name(args.device), "torch": torch.__version__}
+    device = torch.cuda.get_device_name() if args.device == "cuda" else args.device
+    footer = {"device": device, "torch": torch.__version__}
 
     def show(row: dict[str, Any]) -> None:
         row = header | row | footer
@@ -127,10 +123,10 @@ def main() -> None:
     except Exception as error:
         show({"error": _in_short(error)})
         if args.ready:
-            _tell_ready(args.ready)
+            tell_ready(args.ready)
         raise
     _forget(args.device)
-    with turn(args.ready):
+    with Turn(args.ready):
         for size in job.sizes:
             show({**_measured(job, size, args, synchronise), **job.facts})
             _forget(args.device)
@@ -162,10 +158,6 @@ def _numbers(text: str) -> list[int]:
     return sorted(int(one) for one in text.split(","))
 
 
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else device
-
-
 def inference(args: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -> Job:
     """Crystals, and the model that evaluates them."""
     sizes = [Size(count, [_batch([_crystal(count)], [6])]) for count in args.atoms]
@@ -192,7 +184,11 @@ def inference(args: argparse.Namespace, show: Callable[[dict[str, Any]], None]) 
 
         return move, step
 
-    return Job(sizes, stepper, {"parameters": _count(eager)} | ({"note": note} if note else {}))
+    return Job(
+        sizes,
+        stepper,
+        {"parameters": sum(one.numel() for one in eager.parameters())} | ({"note": note} if note else {}),
+    )
 
 
 def training(args: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -> Job:
@@ -238,7 +234,7 @@ def training(args: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -
 
         return prepare_step, step
 
-    return Job(sizes, stepper, {"parameters": _count(eager)})
+    return Job(sizes, stepper, {"parameters": sum(one.numel() for one in eager.parameters())})
 
 
 def _crystal(count: int) -> Any:
@@ -348,11 +344,6 @@ def _difference(
     }
 
 
-def _count(mace: Any) -> int:
-    """Number of parameters."""
-    return sum(one.numel() for one in mace.parameters())
-
-
 def _measured(
     job: Job, size: Size, args: argparse.Namespace, synchronise: Callable[[], object]
 ) -> dict[str, Any]:
@@ -406,26 +397,6 @@ def _forget(device: str) -> None:
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
-
-
-def _tell_ready(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{os.getpid()}.ready").touch()
-
-
-@contextmanager
-def turn(folder: Path | None) -> Iterator[None]:
-    """Say that all is ready, wait for the word to go, then have the device alone."""
-    if folder is None:
-        yield
-        return
-    _tell_ready(folder)
-    limit = time.monotonic() + PATIENCE
-    while not (folder / "go").exists() and time.monotonic() < limit:
-        time.sleep(0.1)
-    with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

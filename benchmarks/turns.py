@@ -12,6 +12,12 @@ LONGEST = 240.0
 """Seconds that a program waits for the word to go."""
 
 
+def tell_ready(folder: Path) -> None:
+    """Leave word that this program is ready, or never will be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{os.getpid()}.ready").touch()
+
+
 class Turn:
     """A program's turn at the device, as a context.
 
@@ -26,8 +32,7 @@ class Turn:
     def __enter__(self) -> Turn:
         if self.folder is None:
             return self
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{os.getpid()}.ready").touch()
+        tell_ready(self.folder)
         began = time.monotonic()
         while not (self.folder / "go").exists() and time.monotonic() - began < LONGEST:
             time.sleep(0.1)

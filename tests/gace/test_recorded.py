@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from recorders import again
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gace.potential import recorded
@@ -22,17 +23,6 @@ from gace.structures.neighbours import build_graph
 from gace.training.batches import Packed
 from gace.training.compiled_step import CompiledStep, Largest
 from gace.training.losses import Weights, loss_terms, penalty
-
-
-def again(function):
-    """A recorder without a GPU: results are written to where the first ones lie."""
-    results = function()
-
-    def replay():
-        for place, value in zip(results, function(), strict=True):
-            place.copy_(value)
-
-    return replay, results
 
 
 def walk(atoms, steps, elements, cutoff, dtype=torch.float64):

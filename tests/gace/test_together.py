@@ -8,6 +8,7 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from recorders import again
 
 import gace
 from gace.config import parse_config
@@ -68,17 +69,6 @@ def configs(tmp_path):
 def parameters(result) -> dict[str, torch.Tensor]:
     """Of the bundle's model."""
     return gace.load(result.bundle).members[0].state_dict()
-
-
-def again(function):
-    """A recorder without a GPU: results are written to where the first ones lie."""
-    results = function()
-
-    def replay():
-        for place, value in zip(results, function(), strict=True):
-            place.copy_(value)
-
-    return replay, results
 
 
 @pytest.mark.parametrize("refuses", [False, True])
