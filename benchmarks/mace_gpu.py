@@ -138,9 +138,17 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--work", required=True, choices=["inf", "train"])
     parser.add_argument(
-        "--atoms", type=_numbers, default=[1000], help="inf: 8 n³ of each crystal, with commas"
+        "--atoms",
+        type=lambda text: sorted(map(int, text.split(","))),
+        default=[1000],
+        help="inf: 8 n³ of each crystal, with commas",
     )
-    parser.add_argument("--batch", type=_numbers, default=[5], help="train: structures a batch, with commas")
+    parser.add_argument(
+        "--batch",
+        type=lambda text: sorted(map(int, text.split(","))),
+        default=[5],
+        help="train: structures a batch, with commas",
+    )
     parser.add_argument("--model", default="m128x1o", choices=sorted(HIDDEN))
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
     parser.add_argument("--path", default="eager", choices=PATHS)
@@ -151,11 +159,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="timed steps of each size, about")
     parser.add_argument("--json", action="store_true", help="print each row as one JSON object")
     return parser.parse_args()
-
-
-def _numbers(text: str) -> list[int]:
-    """Numbers with commas, the smallest first."""
-    return sorted(int(one) for one in text.split(","))
 
 
 def inference(args: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -> Job:
