@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,9 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.build import bulk
 from turns import Turn
-from workloads import CUTOFF, LATTICES, swing
+from workloads import CUTOFF, diamond, swing
 
 from gace.potential import compiled
 from gace.potential.compiled import evaluators
@@ -35,17 +33,6 @@ from gace.potential.graph_ace import GraphACE
 from gace.potential.potential import Potential
 from gace.structures.graph import Graph
 from gace.structures.neighbours import build_graph
-
-
-def diamond(n_atoms: int) -> Atoms:
-    """Cubic cells of diamond, 8 n³ atoms, rattled."""
-    n = round((n_atoms / 8) ** (1 / 3))
-    if 8 * n**3 != n_atoms:
-        sys.exit(f"error: {n_atoms} is not 8 n³; near it lies {8 * n**3}")
-    element, lattice = LATTICES["c"]
-    atoms = bulk(element, "diamond", a=lattice, cubic=True).repeat(n)
-    atoms.rattle(0.03, seed=1)
-    return atoms
 
 
 def potential_of(args: argparse.Namespace) -> Potential:

@@ -42,7 +42,6 @@ from typing import Any, NamedTuple
 warnings.filterwarnings("ignore")
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from ase.build import bulk  # noqa: E402
 from clock import barrier_of, peak_mb  # noqa: E402
 from mace import data, modules  # noqa: E402
 from mace.tools import torch_geometric, utils  # noqa: E402
@@ -50,7 +49,7 @@ from mace.tools.compile import prepare  # noqa: E402
 from mace.tools.scripts_utils import extract_model  # noqa: E402
 from torch_ema import ExponentialMovingAverage  # noqa: E402
 from turns import Turn, tell_ready  # noqa: E402
-from workloads import CUTOFF, ISOLATED_ATOMS, LATTICES, labelled  # noqa: E402
+from workloads import CUTOFF, ISOLATED_ATOMS, diamond, labelled  # noqa: E402
 
 HIDDEN = {"m128x1o": "128x0e+128x1o", "m64x1o": "64x0e+64x1o", "m128x0e": "128x0e"}
 PATHS = ("eager", "compiled", "cueq", "cueq-compiled")
@@ -163,7 +162,7 @@ def arguments() -> argparse.Namespace:
 
 def inference(args: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -> Job:
     """Crystals, and the model that evaluates them."""
-    sizes = [Size(count, [_batch([_crystal(count)], [6])]) for count in args.atoms]
+    sizes = [Size(count, [_batch([diamond(count)], [6])]) for count in args.atoms]
     first = sizes[0].batches[0]
     eager = _model(args.model, [6], first.edge_index.shape[1] / first.num_nodes).to(args.device)
     mace = _on_path(eager, args.path, args.device).requires_grad_(False)
@@ -238,17 +237,6 @@ def training(args: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -
         return prepare_step, step
 
     return Job(sizes, stepper, {"parameters": sum(one.numel() for one in eager.parameters())})
-
-
-def _crystal(count: int) -> Any:
-    """Rattled diamond of so many atoms."""
-    element, lattice = LATTICES["c"]
-    repeats = round((count / 8) ** (1 / 3))
-    if 8 * repeats**3 != count:
-        sys.exit(f"error: no cube of diamond has {count} atoms; the nearest has {8 * max(repeats, 1) ** 3}")
-    atoms = bulk(element, "diamond", a=lattice, cubic=True).repeat(repeats)
-    atoms.rattle(0.03, seed=1)
-    return atoms
 
 
 def _batch(structures: list[Any], numbers: list[int]) -> Any:

@@ -75,6 +75,17 @@ def structure(name: str, folder: Path | None = None) -> Atoms:
     sys.exit(f"error: no structure called '{name}'; there are {', '.join(known)}")
 
 
+def diamond(n_atoms: int) -> Atoms:
+    """Cubic cells of diamond, 8 n³ atoms, rattled."""
+    n = round((n_atoms / 8) ** (1 / 3))
+    if 8 * n**3 != n_atoms:
+        sys.exit(f"error: {n_atoms} is not 8 n³; near it lies {8 * n**3}")
+    element, lattice = LATTICES["c"]
+    atoms = bulk(element, "diamond", a=lattice, cubic=True).repeat(n)
+    atoms.rattle(0.03, seed=1)
+    return atoms
+
+
 def elements_of(name: str) -> list[str]:
     """Elements the potential of a workload knows."""
     return sorted(ISOLATED_ATOMS) if name == "3bpa" else [LATTICES[name.rstrip("0123456789")][0]]
