@@ -51,9 +51,7 @@ def _rmd17(molecule: str, train: str, validation: str) -> Task:
 
 def _mlearn(element: str) -> Task:
     folder = f"mlearn_{element}"
-    return Task(
-        ("crystals", "crystals-linear"), f"{folder}/train.xyz.gz", ":", "::10", None, f"{folder}/test.xyz"
-    )
+    return Task(("crystals-linear",), f"{folder}/train.xyz.gz", ":", "::10", None, f"{folder}/test.xyz")
 
 
 TASKS = {

@@ -37,7 +37,8 @@ EAGER_BONDS = 60_000
 """The same operation by operation on a CPU: what memory holds comfortably, about 0.5 GB."""
 
 BYTES_OF_BOND = 8192
-"""Memory of a GPU for each bond that is evaluated at once, in float32: four times what ``2L-medium`` took."""
+"""Memory of a GPU for each bond that is evaluated at once, in float32: ``2L-medium`` takes 900 by tables,
+by networks and in larger presets it is more."""
 
 MAX_SHAPES = 32
 """Pieces of code that are made at most; what comes later is evaluated operation by operation."""
