@@ -34,7 +34,10 @@ BLOCK_BONDS = {"cpu": 2048, "cuda": 200_000}
 """Bonds, padding included, of one block of compiled code: on a CPU what its caches hold."""
 
 EAGER_BONDS = 60_000
-"""The same operation by operation on a CPU: what memory holds comfortably, about 0.5 GB."""
+"""The same operation by operation on a CPU: larger blocks leave its caches, smaller ones cost calls."""
+
+WHOLE = 4
+"""So many blocks at least, or tables evaluate a structure at once: blocks do most layers twice."""
 
 BYTES_OF_BOND = 8192
 """Memory of a GPU for each bond that is evaluated at once, in float32: ``2L-medium`` takes 900 by tables,
@@ -81,7 +84,11 @@ def evaluate_eagerly(
 ) -> Prediction:
     """At once if the graph is small, else block by block; with ``tables`` for its radial functions."""
     slots = graph.neighbour.shape[1]
-    size = block_size(graph.n_atoms, slots, eager_bonds(graph.edge_vector))
+    bonds = eager_bonds(graph.edge_vector)
+    small = graph.n_atoms * slots <= WHOLE * bonds
+    if small and tables is not None and graph.edge_vector.device.type == "cpu":
+        bonds *= WHOLE
+    size = block_size(graph.n_atoms, slots, bonds)
     size = -(-graph.n_atoms // -(-graph.n_atoms // size))  # equal blocks: none is filled up with nothing
     if size >= graph.n_atoms:
         return energy_and_gradients(model if tables is None else lambda one: model(one, tables), graph)
