@@ -8,7 +8,7 @@ numbers and two to three indices per term instead, and caches are its limit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -200,48 +200,54 @@ def _owed(row: Row, equal: bool, left: str, right: str, of_y: bool, suffix: str)
 
 def _backward(what: Product, K: int, suffix: str, of_y: bool, of_w: bool) -> Iterator[str]:
     y = "x" if what.equal else "y"
+
+    def row_of(row: Row) -> Iterator[str]:
+        yield f"  h = g[{row.target * K}];"
+        if of_w:
+            yield f"  s += h * ({_value(row, [('x', y)], suffix)});"
+        yield "  h *= q;"
+        yield from _owed(row, what.equal, "x", y, of_y, suffix)
+
     yield from _zeros(what, of_y, suffix)
     yield "  real h, q, s;"
-    found = dict(_by(what.rows, "path"))
-    for path in range(what.paths):
-        yield "  BEGIN"
-        yield _fresh(what, "x" if what.equal else "xy")
-        yield f"  q = w[{path} * step]; s = 0.0{suffix};"
-        for row in found.get(path, []):
-            yield f"  h = g[{row.target * K}];"
-            if of_w:
-                yield f"  s += h * ({_value(row, [('x', y)], suffix)});"
-            yield "  h *= q;"
-            yield from _owed(row, what.equal, "x", y, of_y, suffix)
-        if of_w:
-            yield f"  gw[{path * K}] = s;"
-        yield "  END"
+    yield from _path_by_path(what, K, suffix, of_w, "x" if what.equal else "xy", row_of)
     yield from _stored(what, K, of_y)
 
 
 def _twice(what: Product, K: int, suffix: str, of_y: bool, of_w: bool) -> Iterator[str]:
     y, b = ("x", "a") if what.equal else ("y", "b")
+
+    def row_of(row: Row) -> Iterator[str]:
+        yield f"  v = {_value(row, [('a', y), ('x', b)], suffix)};"
+        yield f"  h = g[{row.target * K}];"
+        yield f"  gg{row.target} += q * v;"
+        if of_w:
+            yield "  s += h * v;"
+        yield "  h *= q;"
+        yield from _owed(row, what.equal, "a", b, of_y, suffix)
+
     yield from _zeros(what, of_y, suffix)
     yield from (f"  real gg{t} = 0.0{suffix};" for t in range(what.targets))
     yield "  real h, q, s, v;"
+    yield from _path_by_path(what, K, suffix, of_w, "xa" if what.equal else "xyab", row_of)
+    yield from _stored(what, K, of_y)
+    yield from (f"  gg[{t * K}] = gg{t};" for t in range(what.targets))
+
+
+def _path_by_path(
+    what: Product, K: int, suffix: str, of_w: bool, factors: str, row_of: Callable[[Row], Iterator[str]]
+) -> Iterator[str]:
+    """The code of all rows, those of a path together: its weight is q, and s what the weight is owed."""
     found = dict(_by(what.rows, "path"))
     for path in range(what.paths):
         yield "  BEGIN"
-        yield _fresh(what, "xa" if what.equal else "xyab")
+        yield _fresh(what, factors)
         yield f"  q = w[{path} * step]; s = 0.0{suffix};"
         for row in found.get(path, []):
-            yield f"  v = {_value(row, [('a', y), ('x', b)], suffix)};"
-            yield f"  h = g[{row.target * K}];"
-            yield f"  gg{row.target} += q * v;"
-            if of_w:
-                yield "  s += h * v;"
-            yield "  h *= q;"
-            yield from _owed(row, what.equal, "a", b, of_y, suffix)
+            yield from row_of(row)
         if of_w:
             yield f"  gw[{path * K}] = s;"
         yield "  END"
-    yield from _stored(what, K, of_y)
-    yield from (f"  gg[{t * K}] = gg{t};" for t in range(what.targets))
 
 
 def _zeros(what: Product, of_y: bool, suffix: str) -> Iterator[str]:
