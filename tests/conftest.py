@@ -12,6 +12,9 @@ import pytest
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# An operator that returns one tensor twice: PyTorch warns of it, and refuses it only where CI is set.
+os.environ["TORCHINDUCTOR_ERROR_ON_CUSTOM_OP_ALIASING"] = "1"
+
 # AiiDA makes a profile folder in the user's home when it is imported, unless it is told of another.
 os.environ["AIIDA_PATH"] = tempfile.mkdtemp(prefix="gace-tests-aiida-")
 atexit.register(shutil.rmtree, os.environ["AIIDA_PATH"], ignore_errors=True)

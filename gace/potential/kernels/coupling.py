@@ -130,8 +130,12 @@ def _slopes(
     x: Tensor, y: Tensor, w: Tensor, equal: bool, of_y: bool, of_w: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Room for the derivatives by x, y (none for equal factors) and w (only if wanted)."""
-    nothing = x.new_empty(0)
-    return _like(x), _like(y) if of_y and not equal else nothing, _like(w) if of_w else nothing
+    # PyTorch forbids an operator to return one tensor twice, even an empty one
+    return (
+        _like(x),
+        _like(y) if of_y and not equal else x.new_empty(0),
+        _like(w) if of_w else x.new_empty(0),
+    )
 
 
 def _fake_backward(g: Tensor, x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:

@@ -86,10 +86,9 @@ def twice(
 
 
 def _room(x: Tensor, y: Tensor, paths: int, of_y: bool, of_w: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Empty arrays for what is owed to x, y and the weights; nothing where nothing is wanted."""
-    nothing = x.new_empty(0)
+    """Empty arrays for what is owed to x, y and the weights; none of them the same."""
     return (
         torch.empty_like(x),
-        torch.empty_like(y) if of_y else nothing,
-        x.new_empty(x.shape[0], paths, x.shape[2]) if of_w else nothing,
+        torch.empty_like(y) if of_y else x.new_empty(0),
+        x.new_empty(x.shape[0], paths, x.shape[2]) if of_w else x.new_empty(0),
     )

@@ -146,11 +146,10 @@ def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         of_x, slope_y, of_atoms = found
         return of_x, slope_y, _by_element(of_atoms, species, w) if of_w else of_atoms
     _, by_path, by_left, by_right = terms(index, value, size, equal)
-    nothing = x.new_empty(0)
     return (
         _sum(by_left, species, w, g, y),
-        _sum(by_right, species, w, g, x) if of_y and not equal else nothing,
-        _by_element(_sum(by_path, None, g, x, y), species, w) if of_w else nothing,
+        _sum(by_right, species, w, g, x) if of_y and not equal else x.new_empty(0),
+        _by_element(_sum(by_path, None, g, x, y), species, w) if of_w else x.new_empty(0),
     )
 
 
@@ -161,10 +160,9 @@ def twice(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         of_g, of_x, slope_y, of_atoms = found
         return of_g, of_x, slope_y, _by_element(of_atoms, species, w) if of_w else of_atoms
     by_target, by_path, by_left, by_right = terms(index, value, size, equal)
-    nothing = x.new_empty(0)
     return (
         _sum(by_target, species, w, x, y, (a, b)),
         _sum(by_left, species, w, g, b),
-        _sum(by_right, species, w, g, a) if of_y and not equal else nothing,
-        _by_element(_sum(by_path, None, g, x, y, (a, b)), species, w) if of_w else nothing,
+        _sum(by_right, species, w, g, a) if of_y and not equal else x.new_empty(0),
+        _by_element(_sum(by_path, None, g, x, y, (a, b)), species, w) if of_w else x.new_empty(0),
     )
