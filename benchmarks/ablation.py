@@ -25,6 +25,7 @@ sys.path.insert(0, str(HERE / "potentials"))
 VARIANTS: dict[str, dict[str, Any]] = {
     "as the preset": {},
     "core repulsion up to the covalent radii": {"overrides": {"core_reach": 1.0}},
+    "no inner cutoffs": {"overrides": {"inner_cutoffs": None}},
     "no core repulsion": {"overrides": {"core_repulsion": False}},
     "no decay of the radial basis": {"overrides": {"radial_decay": 0.0}},
     "no decay with order and degree": {"overrides": {"order_decay": 1.0, "degree_decay": 1.0}},

@@ -13,6 +13,7 @@ from gace.linear.model import LinearACE
 from gace.potential.zbl import CoreRepulsion
 from gace.structures.graph import Graph, sum_structures
 from gace.training.batches import Packed
+from gace.training.statistics import shortest_bonds
 
 RADIAL_FUNCTIONS = 6
 """For each pair of elements: few, so that it is smooth."""
@@ -51,7 +52,9 @@ class PairPotential:
         chosen = {"ridge": "auto", "smoothness": "auto", "order_decay": "auto"}
         fit(self.pairs, data, settings.model_copy(update=chosen))
         self.core = CoreRepulsion(model.elements, FAR)
-        self.shortest = self._shortest(data)
+        shortest = shortest_bonds(data, len(model.elements))
+        # of pairs that are not in the data the sum of the covalent radii
+        self.shortest = torch.where(shortest < model.cutoff, shortest, self.pairs.bond_length)
 
     def energies(self, data: Packed) -> NDArray[np.float64]:
         """Energies less those of the isolated atoms, eV ``(S,)``."""
@@ -81,16 +84,3 @@ class PairPotential:
         (slope,) = torch.autograd.grad(at_end.sum(), end)
         here = self.core(r.reshape(-1, 1), centre, neighbour)
         return (here - at_end.detach() - (slope * (r.reshape(-1, 1) - end.detach())).squeeze(1)).view_as(r)
-
-    @torch.no_grad()
-    def _shortest(self, data: Packed) -> Tensor:
-        """Å ``(Z, Z)``; of pairs that are not in the data the sum of the covalent radii."""
-        found = torch.full_like(self.pairs.bond_length, torch.inf)
-        n = len(found)
-        for _, batch in data.in_order(512):
-            neighbours = self.pairs.neighbour_species(batch.graph)
-            pair = batch.graph.species.unsqueeze(1) * n + neighbours
-            r = batch.graph.edge_vector.norm(dim=-1)
-            found.view(-1).scatter_reduce_(0, pair.reshape(-1), r.reshape(-1), "amin")
-        found = torch.minimum(found, found.T)
-        return torch.where(found < self.pairs.cutoff, found, self.pairs.bond_length)

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn.functional import pad
 
 from gace.potential.derivatives import Prediction
-from gace.potential.graph_ace import GraphACE, features
+from gace.potential.graph_ace import GraphACE, faded, features
 from gace.structures.graph import Graph, forces_from_edges, sum_structures, virial_from_edges
 
 if TYPE_CHECKING:
@@ -256,10 +256,10 @@ class _Parts(torch.nn.Module):
             bonds, carried[0].flatten(0, 1) if carried else None, block.species
         )
         rho = model.densities(t, invariants, block.species)
+        closeness = model.closeness(r, block.species, block.neighbour_species)
         if what == "layer":
-            return message, rho, invariants
-        energy = model.readout_energy([*known, rho]) + model.local_energy(r, bonds, block.species)
-        return energy, invariants
+            return faded(message, closeness), rho, invariants
+        return model.energy([*known, rho], r, bonds, block.species, closeness), invariants
 
 
 def _differentiable(block: Block, carried: list[Tensor]) -> tuple[Block, list[Tensor]]:

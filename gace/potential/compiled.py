@@ -231,5 +231,7 @@ def _kind(graph: Graph) -> str:
 def _architecture(model: GraphACE) -> str:
     """What compiled code depends on."""
     values = model.hyperparameters()
-    kept = {k: v for k, v in values.items() if k not in ("seed", "scale", "mean_neighbours")}
+    of_data = ("seed", "scale", "mean_neighbours", "close_limits")
+    kept = {k: v for k, v in values.items() if k not in of_data}
+    kept["inner_cutoffs"] = bool(values.get("inner_cutoffs"))  # the lengths are arguments
     return repr(sorted(kept.items()))

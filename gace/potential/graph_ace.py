@@ -14,10 +14,12 @@ from gace.allocator import keep_freed_memory
 from gace.basis import RadialBasis, SphericalHarmonics, smooth_cutoff
 from gace.basis.radial import of_elements
 from gace.errors import InputError, nearest
+from gace.potential.inner_cutoff import Closeness, InnerCutoff
 from gace.potential.irreps import Irreps
 from gace.potential.kernels import geometry
 from gace.potential.kernels.triton.launch import runs_on
 from gace.potential.layer import Bonds, Layer
+from gace.potential.pairs import by_pair
 from gace.potential.presets import PRESETS
 from gace.potential.zbl import CoreRepulsion
 from gace.structures.graph import Graph, gather_neighbours
@@ -64,6 +66,9 @@ class GraphACE(nn.Module):
         scale: unit of energy of the readout, eV (the root mean square force in eV/Å is a good value).
         core_repulsion: add the ZBL repulsion.
         core_reach: where it ends, as a share of the sum of the covalent radii.
+        inner_cutoffs: shortest known bonds by pair of elements, Å: where atoms are closer the expansion fades
+            out and a repulsion comes in (:mod:`gace.potential.inner_cutoff`); None: nowhere.
+        close_limits: close density by element beyond which it does.
         order_decay: prior of smoothness: products of ν densities are scaled to ``order_decay ** (ν - 1)``.
         degree_decay: prior of smoothness: densities and products are scaled by this power of their degrees.
         seed: of the initial parameters.
@@ -95,6 +100,8 @@ class GraphACE(nn.Module):
         scale: float = 1.0,
         core_repulsion: bool = True,
         core_reach: float = 1.0,
+        inner_cutoffs: Mapping[str, float] | None = None,
+        close_limits: Mapping[str, float] | None = None,
         order_decay: float = 1.0,
         degree_decay: float = 1.0,
         seed: int = 0,
@@ -110,8 +117,10 @@ class GraphACE(nn.Module):
             densities=densities,
             readout_hidden=readout_hidden, embedding=embedding, mean_neighbours=float(mean_neighbours),
             scale=float(scale),
-            core_repulsion=core_repulsion, core_reach=float(core_reach), order_decay=order_decay,
-            degree_decay=degree_decay, seed=seed,
+            core_repulsion=core_repulsion, core_reach=float(core_reach),
+            inner_cutoffs=dict(inner_cutoffs or {}), close_limits=dict(close_limits or {}),
+            order_decay=order_decay, degree_decay=degree_decay,
+            seed=seed,
         )  # fmt: skip
         _check(self._hyperparameters)
         self.elements = tuple(elements)
@@ -121,7 +130,12 @@ class GraphACE(nn.Module):
         # a buffer, so that compiled code does not depend on the data set
         spread = torch.tensor(math.sqrt(float(mean_neighbours)), dtype=torch.float64)
         self.register_buffer("sqrt_mean_neighbours", spread, persistent=False)
-        stretch = pair_stretch(self.elements, self.cutoff, pair_cutoffs) if pair_cutoffs else None
+        stretch = None  # the cutoff over each pair's own: what distances are multiplied by
+        if pair_cutoffs:
+            own = by_pair(
+                self.elements, pair_cutoffs, "pair_cutoffs", missing=self.cutoff, largest=self.cutoff
+            )
+            stretch = self.cutoff / own
         self.register_buffer("pair_stretch", stretch, persistent=False)
         generator = torch.Generator().manual_seed(seed)
         n_elements, T = len(self.elements), len(l_max)
@@ -170,6 +184,7 @@ class GraphACE(nn.Module):
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
         self.shift = nn.Parameter(torch.zeros(n_elements, dtype=torch.float64))
         self.repulsion = CoreRepulsion(self.elements, core_reach) if core_repulsion else None
+        self.inner = InnerCutoff(self.elements, inner_cutoffs, close_limits) if inner_cutoffs else None
 
     @classmethod
     def from_preset(cls, name: str, *, elements: Sequence[str], **changes: Any) -> GraphACE:
@@ -233,6 +248,7 @@ class GraphACE(nn.Module):
         r, bonds = self.bonds(
             graph.edge_vector, graph.species, of_neighbours, graph.neighbour, tabulated=tables is not None
         )
+        closeness = self.closeness(r, graph.species, of_neighbours)
         carried: Tensor | None = None
         invariants: list[Tensor] = []
         densities: list[Tensor] = []
@@ -240,9 +256,10 @@ class GraphACE(nn.Module):
             if tables is not None:
                 bonds = bonds._replace(table=tables[t])
             carried, scalars = layer(bonds, carried, graph.species)
+            carried = faded(carried, closeness)
             invariants.append(scalars)
             densities.append(self.densities(t, scalars, graph.species))
-        energy = self.readout_energy(densities) + self.local_energy(r, bonds, graph.species)
+        energy = self.energy(densities, r, bonds, graph.species, closeness)
         return AtomicOutput(energy, features(invariants))
 
     def densities(self, t: int, invariants: Tensor, species: Tensor) -> Tensor:
@@ -262,11 +279,23 @@ class GraphACE(nn.Module):
             linear = linear + (hidden @ self.readout[-1]).squeeze(1)
         return linear * self.scale
 
-    def local_energy(self, r: Tensor, bonds: Bonds, species: Tensor) -> Tensor:
-        """Mean bonding energy of each element and repulsion of the cores, eV ``(N,)``."""
+    def closeness(self, r: Tensor, species: Tensor, neighbour_species: Tensor) -> Closeness | None:
+        """What atoms closer than in the data do; None without inner cutoffs."""
+        if self.inner is None:
+            return None
+        found: Closeness = self.inner(r, species, neighbour_species)
+        return found
+
+    def energy(
+        self, densities: list[Tensor], r: Tensor, bonds: Bonds, species: Tensor, closeness: Closeness | None
+    ) -> Tensor:
+        """Energy of each atom, eV ``(N,)``, of the densities of all layers and of :meth:`closeness`."""
         # the mean bonding energy fades in with the coordination, so that a lone atom has none
         coordination = bonds.cutoff.sum((1, 2)) * self.sqrt_mean_neighbours
-        energy = of_elements(self.shift[:, None], species)[:, 0] * torch.tanh(coordination)
+        mean = of_elements(self.shift[:, None], species)[:, 0] * torch.tanh(coordination)
+        energy = self.readout_energy(densities) + mean
+        if closeness is not None:
+            energy = energy * closeness.remains + closeness.wall * self.scale
         if self.repulsion is not None:
             energy = energy + self.repulsion(r, species, bonds.neighbour_species)
         return energy
@@ -286,29 +315,11 @@ class GraphACE(nn.Module):
                 layer.measuring = False
 
 
-def pair_stretch(elements: Sequence[str], cutoff: float, pair_cutoffs: Mapping[str, float]) -> Tensor:
-    """The cutoff over each pair's own ``(n_elements, n_elements)``: what distances are multiplied by.
-
-    Raises:
-        InputError: not a pair of the elements, a pair named twice, or a cutoff out of range.
-    """
-    stretch = torch.ones(len(elements), len(elements), dtype=torch.float64)
-    for name, own in pair_cutoffs.items():
-        pair = name.split("-")
-        for element in pair:
-            if element not in elements:
-                raise InputError(f"pair_cutoffs: '{name}' names no two elements{nearest(element, elements)}")
-        if len(pair) != 2:
-            raise InputError(f"pair_cutoffs: '{name}' is no pair; write it as {elements[0]}-{elements[-1]}")
-        if not 0 < own <= cutoff:
-            raise InputError(
-                f"pair_cutoffs: {name} must lie between 0 and the cutoff, {cutoff:g} Å (got {own})"
-            )
-        a, b = (elements.index(element) for element in pair)
-        if stretch[a, b] != 1 and stretch[a, b] != cutoff / own:
-            raise InputError(f"pair_cutoffs: {name} is given twice")
-        stretch[a, b] = stretch[b, a] = cutoff / own
-    return stretch
+def faded(message: Tensor | None, closeness: Closeness | None) -> Tensor | None:
+    """Message ``(N, dim, K)`` of atoms that may be too close."""
+    if message is None or closeness is None:
+        return message
+    return message * closeness.remains[:, None, None]
 
 
 def features(invariants: list[Tensor]) -> Tensor:

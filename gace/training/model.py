@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,17 @@ from gace.structures.graph import sum_structures
 from gace.training.batches import Packed
 from gace.training.config import PotentialConfig, TrainConfig
 from gace.training.prepare import Data
-from gace.training.statistics import bonding_energies, label_scale
+from gace.training.statistics import bonding_energies, inner_cutoffs, label_scale
 from gace.training.transfer import extended, freeze
 
 DEFAULT_PRESET = "2L-small"
 DEFAULT_LINEAR_PRESET = "linear-medium"
 
 # the data decide these, and a model that goes on from another keeps the other's
-_FROM_DATA = ("elements", "mean_neighbours", "scale", "seed")
+_FROM_DATA = ("elements", "mean_neighbours", "scale", "seed", "inner_cutoffs", "close_limits")
+
+FROM_DATA = "auto"
+"""In the place of ``inner_cutoffs``: what the training structures say."""
 
 CALIBRATION_STRUCTURES = 16
 """Structures on which the internal scales of a new model are measured."""
@@ -46,7 +50,12 @@ def architecture(config: PotentialConfig) -> dict[str, Any]:
     for key in config.overrides:
         if key not in known:
             raise InputError(f"unknown key 'potential.overrides.{key}'{nearest(key, known)}")
-    arguments = {**PRESETS[name], **config.overrides}
+    arguments = {"inner_cutoffs": FROM_DATA, **PRESETS[name], **config.overrides}
+    inner = arguments.get("inner_cutoffs")
+    if not (inner is None or inner == FROM_DATA or isinstance(inner, dict)):
+        raise InputError(
+            f"potential.overrides.inner_cutoffs: write lengths by pair (C-H: 0.9) or {FROM_DATA}, not {inner}"
+        )
     if config.cutoff is not None:
         arguments["cutoff"] = config.cutoff
     return arguments
@@ -114,14 +123,18 @@ def make_model(config: TrainConfig, data: Data, packed: Packed) -> GraphACE:
         InputError: an unknown preset or override, or a start model of another architecture.
     """
     if data.start is not None:
-        model = _realigned(_continued(config.potential, data), data, packed)
+        model = _realigned(_continued(config.potential, data, packed), data, packed)
         freeze(model, config.potential.freeze)
         return model
     if config.potential.freeze:
         raise InputError("potential.freeze needs potential.start_from: there is nothing worth keeping")
+    arguments = architecture(config.potential)
+    if arguments.get("inner_cutoffs") == FROM_DATA:
+        lengths, limits = inner_cutoffs(packed, data.elements, float(arguments["cutoff"]))
+        arguments |= {"inner_cutoffs": lengths, "close_limits": limits}
     try:
         model = GraphACE(
-            **architecture(config.potential),
+            **arguments,
             elements=data.elements,
             mean_neighbours=max(packed.mean_neighbours, 1.0),
             scale=label_scale(data.train, data.train_labels, data.isolated_atoms),
@@ -136,7 +149,7 @@ def make_model(config: TrainConfig, data: Data, packed: Packed) -> GraphACE:
     return model
 
 
-def _continued(config: PotentialConfig, data: Data) -> GraphACE:
+def _continued(config: PotentialConfig, data: Data, packed: Packed) -> GraphACE:
     """A copy of a member of the start model, after checking that the configuration means the same model."""
     assert data.start is not None  # the caller has asked
     start = data.start.members[config.member]
@@ -145,7 +158,7 @@ def _continued(config: PotentialConfig, data: Data) -> GraphACE:
         base = PotentialConfig(
             preset=config.preset or DEFAULT_PRESET, cutoff=config.cutoff, overrides=config.overrides
         )
-        asked = architecture(base)
+        asked = {key: value for key, value in architecture(base).items() if key not in _FROM_DATA}
         wanted = GraphACE(**asked, elements=data.start.elements).hyperparameters()
         for key, value in wanted.items():
             if (
@@ -158,7 +171,26 @@ def _continued(config: PotentialConfig, data: Data) -> GraphACE:
                 )
     model = GraphACE(**given).double()
     model.load_state_dict({name: tensor.detach().cpu() for name, tensor in start.state_dict().items()})
-    return extended(model, config.new_elements).double() if config.new_elements else model
+    if config.new_elements:
+        model = extended(model, config.new_elements).double()
+    return _with_inner_cutoffs(model, config.overrides, packed)
+
+
+def _with_inner_cutoffs(model: GraphACE, overrides: Mapping[str, Any], packed: Packed) -> GraphACE:
+    """The model with inner cutoffs as asked for; if it has any, none tighter than the data allow."""
+    given = model.hyperparameters()
+    asked = overrides.get("inner_cutoffs", FROM_DATA if given["inner_cutoffs"] else None)
+    if not asked:
+        return model
+    limits = overrides.get("close_limits", {})
+    if asked == FROM_DATA:
+        asked, limits = inner_cutoffs(packed, model.elements, model.cutoff)
+        known, before = given["inner_cutoffs"], given["close_limits"]
+        asked = {pair: min(length, known.get(pair, length)) for pair, length in asked.items()}
+        limits = {element: max(limit, before.get(element, limit)) for element, limit in limits.items()}
+    changed = GraphACE(**{**given, "inner_cutoffs": asked, "close_limits": limits}).double()
+    changed.load_state_dict(model.state_dict())
+    return changed
 
 
 def _realigned(model: GraphACE, data: Data, packed: Packed) -> GraphACE:

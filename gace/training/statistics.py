@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import NDArray
 
 from gace.errors import InputError, nearest
+from gace.potential.inner_cutoff import InnerCutoff
 from gace.structures.io import Labels, labels_of, read_structures
+
+if TYPE_CHECKING:
+    from gace.training.batches import Packed
+
+UNSEEN_SHARE = 0.65
+"""Inner cutoff of pairs that the data do not have, as a share of the sum of their covalent radii."""
+CLOSER = 1.5
+"""Atoms may be closer than the closest ones of the data: by this factor in their close density."""
 
 
 def read_isolated_atoms(source: Path | dict[str, float]) -> dict[str, float]:
@@ -107,3 +120,49 @@ def bonding_energies(
     bonding = np.array([energy for _, energy in known]) - counts @ np.array(list(isolated_atoms.values()))
     solution = np.linalg.lstsq(counts, bonding, rcond=1e-10)[0]
     return {element: float(value) for element, value in zip(elements, solution, strict=True)}
+
+
+@torch.no_grad()
+def shortest_bonds(data: Packed, n_elements: int) -> torch.Tensor:
+    """Shortest distance of each pair of elements in the graphs, Å ``(Z, Z)``, float64; inf where there is none.
+
+    Slots without neighbour count as their own atom at twice the cutoff.
+    """
+    found = torch.full((n_elements, n_elements), torch.inf, dtype=torch.float64, device=data.device)
+    for _, batch in data.in_order(512):
+        graph = batch.graph
+        neighbours = graph.species[graph.neighbour]
+        pair = graph.species.unsqueeze(1) * n_elements + neighbours
+        # a slot without neighbour lies beyond the cutoff
+        r = graph.edge_vector.norm(dim=-1).to(found)
+        found.view(-1).scatter_reduce_(0, pair.reshape(-1), r.reshape(-1), "amin")
+    return torch.minimum(found, found.T).cpu()
+
+
+@torch.no_grad()
+def inner_cutoffs(
+    data: Packed, elements: Sequence[str], cutoff: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    """How close the atoms of the data are; see :class:`gace.potential.inner_cutoff.InnerCutoff`.
+
+    Returns:
+        The shortest bond of each pair of elements (at most the sum of their covalent radii), Å, and the limit
+        of the close density of each element.
+    """
+    shortest = shortest_bonds(data, len(elements))
+    lengths = {}
+    for a, b in itertools.combinations_with_replacement(range(len(elements)), 2):
+        length = float(shortest[a, b])
+        radii = sum(covalent_radii[atomic_numbers[elements[i]]] for i in (a, b))
+        # atoms that never bonded in the data may come nearer: only what no bond is like is ruled out
+        length = min(length, radii) if length < cutoff else UNSEEN_SHARE * radii
+        lengths[f"{elements[a]}-{elements[b]}"] = math.floor(length * 1e4) / 1e4
+    inner = InnerCutoff(elements, lengths).to(data.device)
+    densest = torch.ones(len(elements), dtype=torch.float64, device=data.device)
+    for _, batch in data.in_order(512):
+        graph = batch.graph
+        r = graph.edge_vector.norm(dim=-1).to(densest)
+        found = inner.density(r, graph.species, graph.species[graph.neighbour])
+        densest.scatter_reduce_(0, graph.species, found, "amax")
+    limits = (CLOSER * densest).tolist()
+    return lengths, {one: math.ceil(limit * 1e4) / 1e4 for one, limit in zip(elements, limits, strict=True)}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gace.errors import InputError, nearest
 from gace.potential.compiled import radial_functions
-from gace.potential.graph_ace import GraphACE, features
+from gace.potential.graph_ace import GraphACE, faded, features
 from gace.potential.potential import Potential
 
 GAMMA = "gamma"
@@ -172,17 +172,19 @@ def _evaluate(model: GraphACE, tables: Any, pairs: _Pairs) -> tuple[Tensor, Tens
     vector = pairs.vector.detach().requires_grad_()
     of_neighbours = pairs.species[pairs.neighbour]
     r, bonds = model.bonds(vector, own, of_neighbours, pairs.neighbour, tabulated=tables is not None)
+    closeness = model.closeness(r, own, of_neighbours)
     carried: Tensor | None = None
     invariants, densities = [], []
     for t, layer in enumerate(model.layers):
         if tables is not None:
             bonds = bonds._replace(table=tables[t])
         carried, scalars = layer(bonds, carried, own)
+        carried = faded(carried, closeness)
         if carried is not None:
             carried = _Exchange.apply(carried, pairs)
         invariants.append(scalars)
         densities.append(model.densities(t, scalars, own))
-    energy = model.readout_energy(densities) + model.local_energy(r, bonds, own)
+    energy = model.energy(densities, r, bonds, own, closeness)
     (gradient,) = torch.autograd.grad(energy.sum(), vector)
     return energy, gradient.view(-1, 3)[pairs.order], features(invariants)
 

@@ -116,6 +116,8 @@ def check_architecture(campaign: Campaign, structures: Sequence[Atoms]) -> None:
         raise InputError(f"potential.preset: no preset called '{preset}'{nearest(preset, PRESETS)}")
     elements = sorted({symbol for atoms in structures for symbol in atoms.symbols})
     overrides = dict(settings.get("overrides") or {})
+    if overrides.get("inner_cutoffs") == "auto":  # known when there are labels
+        del overrides["inner_cutoffs"]
     if settings.get("cutoff"):
         overrides["cutoff"] = settings["cutoff"]
     try:
