@@ -124,7 +124,7 @@ def bonding_energies(
 
 @torch.no_grad()
 def shortest_bonds(data: Packed, n_elements: int) -> torch.Tensor:
-    """Shortest distance of each pair of elements in the graphs, Å ``(Z, Z)``, float64; inf where there is none.
+    """Shortest distance of each pair of elements in graphs, Å ``(Z, Z)``, float64; inf where none is.
 
     Slots without neighbour count as their own atom at twice the cutoff.
     """
