@@ -113,6 +113,7 @@ def read_bundle(path: Path, device: torch.device, dtype: torch.dtype) -> Potenti
         level_of_theory=config["level_of_theory"],
         uncertainty=_read_uncertainty(path),
         metadata=config["metadata"],
+        weights=config.get("member_weights"),
     )
 
 
@@ -184,6 +185,7 @@ def describe(potential: Potential) -> dict[str, Any]:
         for key, value in frames[0].items()
         if all(key in one and one[key] == value for one in frames)
     }
+    equal = len(set(potential.weights)) == 1
     return {
         "kind": KIND,
         "format_version": FORMAT_VERSION,
@@ -198,6 +200,7 @@ def describe(potential: Potential) -> dict[str, Any]:
         "isolated_atom_energies": potential.isolated_atom_energies,
         "level_of_theory": potential.level_of_theory,
         "metadata": potential.metadata,
+        **({} if equal else {"member_weights": list(potential.weights)}),
     }
 
 

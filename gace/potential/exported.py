@@ -94,13 +94,15 @@ def _compile(potential: Potential, path: Path, described: str) -> None:
 
     members = [copy.deepcopy(member).requires_grad_(False).eval() for member in potential.members]
     cutoff, device, dtype = potential.cutoff, potential.device, potential.dtype
+    weights = potential.weights
 
     def evaluate(species: Tensor, neighbour: Tensor, edge_vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         one = torch.zeros_like(species)
         with torch.enable_grad():
             bonds = edge_vector.detach().requires_grad_()
             graph = Graph(species, neighbour, bonds, one, edge_vector.new_ones(1))
-            energy = torch.stack([member(graph).energy for member in members]).mean(0)
+            energies = [w * member(graph).energy for w, member in zip(weights, members, strict=True)]
+            energy = torch.stack(energies).sum(0)
             (gradient,) = torch.autograd.grad(energy.sum(), bonds)
         virial = torch.einsum("nja,njb->nab", edge_vector, gradient)
         forces = forces_from_edges(gradient, graph)
@@ -153,7 +155,7 @@ class ExportedPotential(Potential):
 
     def __init__(self, code: Callable[..., Any], described: dict[str, Any]) -> None:
         self.code, self.described = code, described
-        self.members = []
+        self.members, self.weights = [], ()
         self.elements = tuple(described["elements"])
         self.cutoff = float(described["cutoff"])
         self.isolated_atom_energies = dict(described["isolated_atom_energies"])

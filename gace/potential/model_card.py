@@ -49,6 +49,9 @@ def _model_rows(potential: Potential, config: dict[str, Any]) -> dict[str, Any]:
     architecture = config["architecture"]
     return {
         "members": len(potential.members),
+        "weights of the members": None
+        if len(set(potential.weights)) == 1
+        else ", ".join(f"{one:.3g}" for one in potential.weights),
         "parameters of one member": f"{count:,}",
         "elements, in stored order": ", ".join(potential.elements),
         "cutoff": f"{potential.cutoff:g} Å",

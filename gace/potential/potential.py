@@ -55,7 +55,7 @@ class StructurePrediction(NamedTuple):
 
 
 class GraphPrediction(NamedTuple):
-    """Mean over the members for a batch of structures, float64, on the CPU."""
+    """Weighted mean over the members for a batch of structures, float64, on the CPU."""
 
     energy: NDArray[np.float64]
     """eV ``(B,)``."""
@@ -80,10 +80,11 @@ class GraphPrediction(NamedTuple):
 
 
 class Potential:
-    """One or more graph-ACE models that share elements and cutoff; the prediction is their mean.
+    """One or more models that share elements and cutoff; the prediction is their mean.
 
     Attributes:
         members: the ``M`` models.
+        weights: of the members in the mean; they sum to one.
         elements: element symbols in the order the models index them.
         cutoff: Å.
         isolated_atom_energies: eV by element symbol; part of every energy this class returns.
@@ -104,15 +105,17 @@ class Potential:
         level_of_theory: dict[str, Any] | None = None,
         uncertainty: Uncertainty | None = None,
         metadata: dict[str, Any] | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
-        """Join models into a potential.
+        """Join models into a potential; ``weights`` are scaled to sum to one, None weighs all alike.
 
         Raises:
-            InputError: no member, members that differ in elements or cutoff, or an element
-                without an isolated-atom energy.
+            InputError: no member, members that differ in elements or cutoff, an element
+                without an isolated-atom energy, or weights that are not one positive number per member.
         """
         if not members:
             raise InputError("a potential needs at least one member")
+        self.weights = _normalised(weights, len(members))
         frames = [member.hyperparameters() for member in members]
         self.members: list[GraphACE] = list(members)
         self.elements: tuple[str, ...] = tuple(frames[0]["elements"])
@@ -213,14 +216,14 @@ class Potential:
                 outputs = [evaluate_eagerly(member, graph) for member in self.members]
         atomic = np.stack([_numpy(one.atomic_energy) for one in outputs])  # (M, N)
         forces = np.stack([_numpy(one.forces) for one in outputs])  # (M, N, 3)
-        virial = np.mean([_numpy(one.virial) for one in outputs], axis=0)
+        virial = np.tensordot(self.weights, [_numpy(one.virial) for one in outputs], 1)
         species, structure = graph.species.cpu().numpy(), graph.structure.cpu().numpy()
         isolated = np.array([self.isolated_atom_energies[symbol] for symbol in self.elements])[species]
         # summed in float64 whatever the model's precision: totals reach 1e4 eV
         cohesive = np.zeros((len(self.members), graph.n_structures))
         for member, values in enumerate(atomic):
             cohesive[member] = np.bincount(structure, weights=values, minlength=graph.n_structures)
-        energy = cohesive.mean(0)
+        energy = np.tensordot(self.weights, cohesive, 1)
         np.add.at(energy, structure, isolated)
         energy_std = forces_std = gamma = None
         if uncertainty and self.has_error_bars:
@@ -231,8 +234,9 @@ class Potential:
             energy_std, forces_std = known.energy_std(cohesive, sizes), known.forces_std(forces)
         if uncertainty and self.uncertainty is not None and self.uncertainty.novelty is not None:
             gamma = _numpy(self.uncertainty.novelty.gamma(outputs[0].features.detach(), graph.species))
-        energies = atomic.mean(0) + isolated
-        return GraphPrediction(energy, forces.mean(0), virial, energies, energy_std, forces_std, gamma)
+        energies = np.tensordot(self.weights, atomic, 1) + isolated
+        mean = np.tensordot(self.weights, forces, 1)
+        return GraphPrediction(energy, mean, virial, energies, energy_std, forces_std, gamma)
 
     def predict(
         self, structures: Sequence[Atoms], *, batch_atoms: int | None = None, uncertainty: bool = False
@@ -305,6 +309,19 @@ class Potential:
             atoms, slots = atoms + size, widest
         if batch:
             yield batch
+
+
+def _normalised(weights: Sequence[float] | None, n_members: int) -> tuple[float, ...]:
+    """Weights that sum to one.
+
+    Raises:
+        InputError: not one positive number per member.
+    """
+    given = [1.0] * n_members if weights is None else [float(one) for one in weights]
+    if len(given) != n_members or not all(0 < one < float("inf") for one in given):
+        raise InputError(f"the weights of {n_members} members must be as many positive numbers (got {given})")
+    total = sum(given)
+    return tuple(one / total for one in given)
 
 
 def _numpy(tensor: Any) -> NDArray[np.float64]:

@@ -32,9 +32,14 @@ needs_compiler = pytest.mark.skipif(not compiler_available(), reason="no C++ com
 
 @pytest.fixture(scope="module")
 def potential():
-    members = [GraphACE(elements=ELEMENTS, readout_hidden=2, seed=seed, **SMALL) for seed in (0, 1)]
+    inner = dict(inner_cutoffs={"C-H": 1.0, "C-C": 1.4}, close_limits={"C": 2.5})  # ethanol feels them
+    members = [
+        GraphACE(elements=ELEMENTS, readout_hidden=2, seed=seed, **more, **SMALL)
+        for seed, more in enumerate((inner, {}))
+    ]
     return Potential(
         members,
+        weights=[1.0, 2.0],
         isolated_atom_energies={"C": -1000.0, "H": -13.0, "O": -2000.0},
         level_of_theory={"functional": "PBE"},
     )

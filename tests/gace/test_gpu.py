@@ -147,6 +147,7 @@ def test_pair_cutoffs_parities_and_orders():
     """Architectures beside the presets."""
     for changes in (
         dict(pair_cutoffs={"C-H": 3.0}),
+        dict(inner_cutoffs={"C-H": 1.0, "C-C": 1.4}, close_limits={"C": 2.5}),
         dict(parity="natural"),
         dict(l_max=[2, 2, 1], order=2, l_message=2, channels=7),
         dict(l_max=[0], order=1, channels=40),

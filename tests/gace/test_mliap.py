@@ -12,7 +12,8 @@ from ase.build import bulk
 
 from gace.engines.lammps.mliap import Unified, serve
 from gace.errors import InputError
-from gace.structures.neighbours import find_edges
+from gace.potential.potential import Potential
+from gace.structures.neighbours import build_graph, find_edges
 
 
 class World:
@@ -130,6 +131,27 @@ def test_as_ase_has_it(committee, crystal, owner, path):
         if len(rank.owned):
             assert np.allclose(model.gamma.numpy(), crystal.calc.results["gamma"][rank.owned], rtol=1e-8)
             assert model.gamma_max == pytest.approx(float(model.gamma.max()))
+
+
+def test_weights_and_inner_cutoffs(make_model, crystal):
+    """Members of unequal weight, and atoms closer than their data allow: messages fade on both ranks."""
+    inner = dict(inner_cutoffs={"C-O": 2.2}, close_limits={"C": 2.6, "O": 2.6})
+    potential = Potential(
+        [make_model(seed=0, **inner), make_model(seed=1)],
+        isolated_atom_energies={"H": 0.0, "C": -1000.0, "O": -2000.0},
+        weights=[1.0, 3.0],
+    )
+    model = potential.members[0]
+    graph = build_graph([crystal], model.elements, model.cutoff)
+    remains = model.inner(
+        graph.edge_vector.norm(dim=-1), graph.species, graph.species[graph.neighbour]
+    ).remains
+    assert ((remains > 0.01) & (remains < 0.99)).any()
+    world = World(crystal, potential.cutoff, [0, 1] * 4, ["O", "C"])
+    world.run([Unified(potential, ["O", "C"], path="eager") for _ in world.ranks])
+    crystal.calc = potential.calculator(path="eager")
+    assert sum(rank.energy for rank in world.ranks) == pytest.approx(crystal.get_potential_energy(), abs=1e-9)
+    assert np.allclose(world.forces, crystal.get_forces(), atol=1e-9)
 
 
 def test_frame(single):

@@ -102,8 +102,8 @@ class Unified:
         forces = torch.zeros(len(pairs.order), 3, dtype=torch.float64, device=self._species.device)
         for index, (member, tables) in enumerate(self._members):
             energy, gradient, invariants = _evaluate(member, tables, pairs)
-            energies += energy.detach().double() / len(self._members)
-            forces += gradient.double() / len(self._members)
+            energies += energy.detach().double() * self.potential.weights[index]
+            forces += gradient.double() * self.potential.weights[index]
             if index == 0:
                 self._grade(invariants.detach(), pairs)
         energies += self._isolated[pairs.species[: pairs.n_owned]]
