@@ -184,7 +184,9 @@ class GraphACE(nn.Module):
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
         self.shift = nn.Parameter(torch.zeros(n_elements, dtype=torch.float64))
         self.repulsion = CoreRepulsion(self.elements, core_reach) if core_repulsion else None
-        self.inner = InnerCutoff(self.elements, inner_cutoffs, close_limits) if inner_cutoffs else None
+        self.inner = None
+        if inner_cutoffs:
+            self.inner = InnerCutoff(self.elements, self.cutoff, inner_cutoffs, close_limits)
 
     @classmethod
     def from_preset(cls, name: str, *, elements: Sequence[str], **changes: Any) -> GraphACE:

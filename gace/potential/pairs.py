@@ -16,7 +16,7 @@ def by_pair(
     name: str,
     *,
     missing: float,
-    largest: float = float("inf"),
+    largest: float,
 ) -> Tensor:
     """Symmetric matrix of lengths ``(n_elements, n_elements)``, Å, float64.
 
@@ -39,10 +39,7 @@ def by_pair(
         if len(pair) != 2:
             raise InputError(f"{name}: '{key}' is no pair; write it as {elements[0]}-{elements[-1]}")
         if not 0 < length <= largest:
-            below = (
-                f"lie between 0 and the cutoff, {largest:g} Å" if largest < float("inf") else "be positive"
-            )
-            raise InputError(f"{name}: {key} must {below} (got {length})")
+            raise InputError(f"{name}: {key} must lie between 0 and {largest:g} Å (got {length})")
         a, b = (elements.index(element) for element in pair)
         if not torch.isnan(found[a, b]) and found[a, b] != length:
             raise InputError(f"{name}: {key} is given twice")

@@ -15,7 +15,7 @@ from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import NDArray
 
 from gace.errors import InputError, nearest
-from gace.potential.inner_cutoff import InnerCutoff
+from gace.potential.inner_cutoff import LONGEST, InnerCutoff
 from gace.structures.io import Labels, labels_of, read_structures
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 UNSEEN_SHARE = 0.65
 """Inner cutoff of pairs that the data do not have, as a share of the sum of their covalent radii."""
-CLOSER = 1.5
-"""Atoms may be closer than the closest ones of the data: by this factor in their close density."""
+CLOSER = 1.0
+"""Atoms may be closer than the closest ones of the data, by this much of close density: one more bond as short
+as the shortest. Hydrogen, with one bond, may have it 15 % shorter; atoms of a crystal, all of them by 7 %."""
 
 
 def read_isolated_atoms(source: Path | dict[str, float]) -> dict[str, float]:
@@ -155,14 +156,14 @@ def inner_cutoffs(
         length = float(shortest[a, b])
         radii = sum(covalent_radii[atomic_numbers[elements[i]]] for i in (a, b))
         # atoms that never bonded in the data may come nearer: only what no bond is like is ruled out
-        length = min(length, radii) if length < cutoff else UNSEEN_SHARE * radii
+        length = min(length if length < cutoff else UNSEEN_SHARE * radii, radii, LONGEST * cutoff)
         lengths[f"{elements[a]}-{elements[b]}"] = math.floor(length * 1e4) / 1e4
-    inner = InnerCutoff(elements, lengths).to(data.device)
+    inner = InnerCutoff(elements, cutoff, lengths).to(data.device)
     densest = torch.ones(len(elements), dtype=torch.float64, device=data.device)
     for _, batch in data.in_order(512):
         graph = batch.graph
         r = graph.edge_vector.norm(dim=-1).to(densest)
         found = inner.density(r, graph.species, graph.species[graph.neighbour])
         densest.scatter_reduce_(0, graph.species, found, "amax")
-    limits = (CLOSER * densest).tolist()
+    limits = (densest + CLOSER).tolist()
     return lengths, {one: math.ceil(limit * 1e4) / 1e4 for one, limit in zip(elements, limits, strict=True)}

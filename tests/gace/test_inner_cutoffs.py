@@ -55,12 +55,12 @@ def test_bonds_beyond_them_do_not_feel_them(make_model, ethanol):
     assert torch.equal(plain(graph).energy, changed(graph).energy)
 
 
-def test_beyond_twice_the_limit_nothing_but_repulsion_is_left(make_model):
+def test_far_beyond_the_limit_nothing_but_repulsion_is_left(make_model):
     model = make_model(elements=["Si"], inner_cutoffs={"Si-Si": 2.0}, core_repulsion=False)
     crystal = bulk("Si", cubic=True)
     bond = crystal.get_all_distances(mic=True)[0, 1:].min()
     pressed = []
-    for length in (2.4, 2.16, 2.1, 1.2):
+    for length in (2.4, 2.27, 2.2, 1.2):
         copy = crystal.copy()
         copy.set_cell(copy.cell * (length / bond), scale_atoms=True)
         pressed.append(copy)
@@ -89,7 +89,7 @@ def test_an_atom_that_is_gone_says_nothing_to_others(make_model):
 
 
 def test_it_falls_smoothly_from_one_to_zero_and_the_wall_rises():
-    inner = InnerCutoff(["C", "H"], {"H-C": 1.0}, {"C": 1.2})
+    inner = InnerCutoff(["C", "H"], 5.0, {"H-C": 1.0}, {"C": 1.2})
     r = torch.linspace(0.85, 1.1, 25001, dtype=torch.float64)[:, None].requires_grad_()
     centre = torch.zeros(len(r), dtype=torch.int64)
     for which, found in enumerate(inner(r, centre, torch.ones_like(r, dtype=torch.int64))):
@@ -186,10 +186,10 @@ def test_training_takes_them_from_the_data_and_goes_on_with_them(labelled, tmp_p
     assert sorted(first) == ["H-H", "H-O", "O-O"]
     assert first["H-O"] == pytest.approx(0.9, abs=2e-4)
     assert 0.5 < first["O-O"] < 1.0  # no such bond in the data
-    # one bond of 0.9 Å and one of 0.969 Å, and half as much again
-    other = (1.17 - 0.969) / 0.27
-    assert limits["O"] == pytest.approx(1.5 * (1 + other**3), rel=0.02)
-    assert limits["H"] == pytest.approx(1.5, rel=0.02)
+    # one bond of 0.9 Å and one of 0.969 Å, and one more
+    other = (2.2 * 0.9 - 0.969) / (1.2 * 0.9)
+    assert limits["O"] == pytest.approx(2 + other**6, rel=0.01)
+    assert limits["H"] == pytest.approx(2.0, rel=0.01)
     second, _, on = trained(labelled, tmp_path / "on", "short", start_from=new)
     assert second["H-O"] == pytest.approx(0.8, abs=2e-4)
     third, *_ = trained(labelled, tmp_path / "back", "long", start_from=on)
@@ -201,7 +201,7 @@ def test_training_takes_them_from_the_data_and_goes_on_with_them(labelled, tmp_p
     [
         ("automatic", "inner_cutoffs: write lengths"),
         ({"H-Q": 1.0}, "'H-Q' names no"),
-        ({"H-O": -1.0}, "positive"),
+        ({"H-O": -1.0}, "between 0 and"),
     ],
 )
 def test_bad_input_is_named(labelled, tmp_path, given, message):

@@ -88,8 +88,8 @@ def test_bundle_and_new_elements_keep_them(make_model, ethanol, tmp_path):
     [
         ({"C-Hf": 2.0}, "'C-Hf' names no two elements; did you mean 'H'"),
         ({"C": 2.0}, "'C' is no pair"),
-        ({"C-H": 4.0}, "between 0 and the cutoff, 3.5 Å"),
-        ({"C-H": 0.0}, "between 0 and the cutoff"),
+        ({"C-H": 4.0}, "between 0 and 3.5 Å"),
+        ({"C-H": 0.0}, "between 0 and 3.5 Å"),
         ({"C-H": 2.0, "H-C": 2.5}, "H-C is given twice"),
     ],
 )
