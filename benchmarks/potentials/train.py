@@ -3,9 +3,11 @@
     python benchmarks/potentials/train.py rmd17-ethanol-50 --work runs
     python benchmarks/potentials/train.py --list
 
-Leaves ``WORK/NAME/`` (the run of ``gace train``, which an interrupted call goes on with) and copies bundle,
-configuration and training log to ``benchmarks/potentials/NAME/``. Data are read from the folder that
-GACE_BENCHMARK_DATA names (default: ``shared/data`` beside the repository).
+Where a potential has several recipes, their weights in the mean are those that err least on every fifth
+training structure, left out of further trainings (``left_out.py``). Leaves ``WORK/NAME/`` (the run of ``gace
+train``, which an interrupted call goes on with) and copies bundle, configuration and training log to
+``benchmarks/potentials/NAME/``. Data are read from the folder that GACE_BENCHMARK_DATA names (default:
+``shared/data`` beside the repository).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class Task(NamedTuple):
     """Which structures of which file a potential learns from."""
 
     recipes: tuple[str, ...]
-    """One training each; the kept potential is the mean of all."""
+    """One training each; the kept potential is their weighted mean."""
     file: str
     train: str
     """Slice of the file."""
@@ -51,7 +53,9 @@ def _rmd17(molecule: str, train: str, validation: str) -> Task:
 
 def _mlearn(element: str) -> Task:
     folder = f"mlearn_{element}"
-    return Task(("crystals-linear",), f"{folder}/train.xyz.gz", ":", "::10", None, f"{folder}/test.xyz")
+    return Task(
+        ("crystals-linear", "crystals"), f"{folder}/train.xyz.gz", ":", "::10", None, f"{folder}/test.xyz"
+    )
 
 
 TASKS = {
@@ -127,8 +131,16 @@ def main() -> None:
             line = {"name": args.name, "recipe": recipe, "seed": first + member, **result.metrics}
             print(json.dumps({**line, "core_seconds": result.core_seconds}), flush=True)
             runs.append(Run(recipe, {**asked, "seed": first + member}, result.bundle))
+    weights = None
+    if len(task.recipes) > 1:
+        from left_out import trained_without
+
+        from gace.potential.combination import fitted_weights
+
+        weights = fitted_weights(*trained_without(args.name, args.work))
+        print(json.dumps({"name": args.name, "weights": weights}), flush=True)
     if not args.no_copy:
-        keep(args.name, runs, args.pretrained)
+        keep(args.name, runs, args.pretrained, weights)
 
 
 class Run(NamedTuple):
@@ -160,8 +172,13 @@ def configuration(task: Task, out: Path, recipe: str | None = None) -> dict[str,
     return config
 
 
-def keep(name: str, runs: list[Run], pretrained: str | None = None) -> None:
-    """Bundle (the mean of all), configurations and validated epochs to ``benchmarks/potentials/NAME``."""
+def keep(
+    name: str, runs: list[Run], pretrained: str | None = None, weights: list[float] | None = None
+) -> None:
+    """Bundle (the mean of all), configurations and validated epochs to ``benchmarks/potentials/NAME``.
+
+    Configurations are ``training.yaml``, ``training-2.yaml`` and so on, one for each recipe.
+    """
     import gace
     from gace.potential import combine, save_bundle
 
@@ -169,7 +186,7 @@ def keep(name: str, runs: list[Run], pretrained: str | None = None) -> None:
     shutil.rmtree(kept, ignore_errors=True)
     # least squares leave double precision, which the coefficients do not need
     several = [gace.load(run.bundle, device="cpu", dtype="float32") for run in runs]
-    whole = combine(several) if len(several) > 1 else several[0]
+    whole = combine(several, weights) if len(several) > 1 else several[0]
     save_bundle(whole, kept)
     documents: dict[str, str] = {}
     for number, run in enumerate(runs):
@@ -187,14 +204,15 @@ def keep(name: str, runs: list[Run], pretrained: str | None = None) -> None:
         content = {**run.config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"}}
         content["data"]["recipes"] = list(TASKS[name].recipes)
         documents.setdefault(run.recipe, yaml.safe_dump(content, sort_keys=False))
-    text = "---\n".join(documents.values())
-    if pretrained is not None:
-        text += f"# the pretraining is that of {pretrained}\n"
-    for recipe in documents:
+    for number, (recipe, text) in enumerate(documents.items(), start=1):
+        if pretrained is not None:
+            text += f"# the pretraining is that of {pretrained}\n"
         seeds = [str(run.config["seed"]) for run in runs if run.recipe == recipe]
         if len(runs) > 1:
             text += f"# {recipe}: {len(seeds)} of {len(runs)} members, seeds {', '.join(seeds)}\n"
-    (kept / "training.yaml").write_text(text)
+        if weights is not None:
+            text += f"# weight in the mean {weights[number - 1]:g}\n"
+        (kept / f"training{'' if number == 1 else f'-{number}'}.yaml").write_text(text)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 UNSEEN_SHARE = 0.65
 """Inner cutoff of pairs that the data do not have, as a share of the sum of their covalent radii."""
 CLOSER = 1.0
-"""Atoms may be closer than the closest ones of the data, by this much of close density: one more bond as short
-as the shortest. Hydrogen, with one bond, may have it 15 % shorter; atoms of a crystal, all of them by 7 %."""
+"""Atoms may be closer than the closest ones of the data, by this much of close density: one more bond as
+short as the shortest. Hydrogen, with one bond, may have it 15 % shorter, crystals all of them by some 5 %."""
 
 
 def read_isolated_atoms(source: Path | dict[str, float]) -> dict[str, float]:
