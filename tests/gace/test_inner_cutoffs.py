@@ -180,9 +180,7 @@ SMALL = {
 
 
 def test_training_takes_them_from_the_data_and_goes_on_with_them(labelled, tmp_path):
-    first, limits, new = trained(
-        labelled, tmp_path / "new", "long", overrides={**SMALL, "inner_cutoffs": "auto"}
-    )
+    first, limits, new = trained(labelled, tmp_path / "new", "long", overrides=SMALL)
     assert sorted(first) == ["H-H", "H-O", "O-O"]
     assert first["H-O"] == pytest.approx(0.9, abs=2e-4)
     assert 0.5 < first["O-O"] < 1.0  # no such bond in the data
@@ -194,6 +192,16 @@ def test_training_takes_them_from_the_data_and_goes_on_with_them(labelled, tmp_p
     assert second["H-O"] == pytest.approx(0.8, abs=2e-4)
     third, *_ = trained(labelled, tmp_path / "back", "long", start_from=on)
     assert third["H-O"] == second["H-O"]
+
+
+def test_a_potential_without_them_gets_them_when_asked(labelled, tmp_path):
+    none, _, start = trained(labelled, tmp_path / "new", "long", overrides={**SMALL, "inner_cutoffs": None})
+    still, _, _ = trained(labelled, tmp_path / "on", "long", start_from=start)
+    assert none == still == {}
+    asked, _, _ = trained(
+        labelled, tmp_path / "asked", "long", start_from=start, overrides={"inner_cutoffs": "auto"}
+    )
+    assert asked["H-O"] == pytest.approx(0.9, abs=2e-4)
 
 
 @pytest.mark.parametrize(
