@@ -145,7 +145,17 @@ def test_training_goes_on_where_the_compiler_fails(make_model, mixed, monkeypatc
 def test_compiled_calculator_agrees_with_the_plain_one(make_model):
     atoms = bulk("C", cubic=True)
     atoms.rattle(0.05, seed=2)
-    members = [make_model(seed=seed, elements=["C"], **TINY) for seed in (0, 1)]
+    # inner cutoffs that the crystal feels, others for each member
+    members = [
+        make_model(
+            seed=seed,
+            elements=["C"],
+            inner_cutoffs={"C-C": 1.4},
+            close_limits={"C": 2.0 - 0.1 * seed},
+            **TINY,
+        )
+        for seed in (0, 1)
+    ]
     potential = Potential(members, isolated_atom_energies={"C": -1000.0})
     results = []
     for path in ("eager", "compiled"):
