@@ -94,9 +94,9 @@ def fitted_weights(potentials: Sequence[Potential], structures: Sequence[Atoms])
     products: NDArray[np.float64] = np.zeros((len(potentials), len(potentials)))
     for kind in zip(*residuals, strict=True):
         several = np.array([np.concatenate(one) if one else np.zeros(0) for one in kind])
-        if several.shape[1]:
-            found = several @ several.T
-            products += found / found.diagonal().min()
+        squares = several @ several.T
+        if (known := squares.diagonal()[squares.diagonal() > 0]).size:
+            products += squares / known.min()
     if not products.any():
         raise InputError("the structures have no labels to fit the weights to")
     n = len(potentials)
