@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import json
 import os
 import sys
@@ -98,8 +99,15 @@ def inference(args: argparse.Namespace, name: str) -> dict[str, Any]:
         cutoff, elements = args.cutoff or CUTOFF, elements_of(name)
         graph = build_graph([atoms], elements, cutoff)
         inside = (graph.edge_vector.norm(dim=-1) <= cutoff).sum(1).double()
+        # trained potentials have inner cutoffs; how long they are does not matter here
+        pairs = itertools.combinations_with_replacement(elements, 2)
         model = GraphACE.from_preset(
-            args.model, elements=elements, cutoff=cutoff, mean_neighbours=float(inside.mean()), seed=0
+            args.model,
+            elements=elements,
+            cutoff=cutoff,
+            mean_neighbours=float(inside.mean()),
+            inner_cutoffs={f"{a}-{b}": 0.5 for a, b in pairs},
+            seed=0,
         )
         model.calibrate(build_graph([atoms[:64]], elements, cutoff))
         potential = gace.Potential([model], isolated_atom_energies=dict.fromkeys(elements, 0.0))
