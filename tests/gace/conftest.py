@@ -111,3 +111,25 @@ def bundle(committee, tmp_path) -> Path:
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def same_on_every_path(ethanol, monkeypatch):
+    """Checks that eager, tabulated and plain PyTorch give one energy and the same forces of ethanol."""
+
+    def check(model):
+        potential = Potential([model], isolated_atom_energies=dict.fromkeys(ELEMENTS, 0.0))
+        found = {}
+        for path in ("eager", "tabulated"):
+            atoms = ethanol.copy()
+            atoms.calc = potential.calculator(dtype="float64", path=path)
+            found[path] = atoms.get_potential_energy(), atoms.get_forces()
+        monkeypatch.setenv("GACE_KERNELS", "off")
+        atoms.calc = potential.calculator(dtype="float64", path="eager")
+        found["plain"] = atoms.get_potential_energy(), atoms.get_forces()
+        for path in ("tabulated", "plain"):
+            assert found[path][0] == pytest.approx(found["eager"][0], rel=1e-8)
+            # tables are within 1e-9 of the functions' size
+            assert np.abs(found[path][1] - found["eager"][1]).max() < 1e-7 * np.abs(found["eager"][1]).max()
+
+    return check

@@ -106,20 +106,8 @@ def test_it_falls_smoothly_from_one_to_zero_and_the_wall_rises():
     assert (inner(r, centre, torch.zeros_like(r, dtype=torch.int64)).remains == 1).all()
 
 
-def test_every_path_gives_the_same(make_model, ethanol, monkeypatch):
-    model = make_model(**FELT)
-    potential = Potential([model], isolated_atom_energies={"H": 0, "C": 0, "O": 0})
-    found = {}
-    for path in ("eager", "tabulated"):
-        atoms = ethanol.copy()
-        atoms.calc = potential.calculator(dtype="float64", path=path)
-        found[path] = atoms.get_potential_energy(), atoms.get_forces()
-    monkeypatch.setenv("GACE_KERNELS", "off")
-    atoms.calc = potential.calculator(dtype="float64", path="eager")
-    found["plain"] = atoms.get_potential_energy(), atoms.get_forces()
-    for path in ("tabulated", "plain"):
-        assert found[path][0] == pytest.approx(found["eager"][0], rel=1e-8)
-        assert np.abs(found[path][1] - found["eager"][1]).max() < 1e-7 * np.abs(found["eager"][1]).max()
+def test_every_path_gives_the_same(make_model, same_on_every_path):
+    same_on_every_path(make_model(**FELT))
 
 
 def test_blocks_give_the_same(make_model, ethanol):

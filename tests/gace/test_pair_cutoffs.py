@@ -1,6 +1,5 @@
 """Pairs of elements with shorter cutoffs of their own."""
 
-import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -56,20 +55,8 @@ def test_radial_functions_are_those_of_the_cutoff_stretched(make_model):
     assert dimer(scaled, "CO", 0.6 * 1.7)[0] == pytest.approx(dimer(plain, "CO", 1.7)[0], rel=1e-10)
 
 
-def test_every_path_gives_the_same(make_model, ethanol, monkeypatch):
-    potential = Potential([make_model(pair_cutoffs=PAIRS)], isolated_atom_energies={"H": 0, "C": 0, "O": 0})
-    found = {}
-    for path in ("eager", "tabulated"):
-        atoms = ethanol.copy()
-        atoms.calc = potential.calculator(dtype="float64", path=path)
-        found[path] = atoms.get_potential_energy(), atoms.get_forces()
-    monkeypatch.setenv("GACE_KERNELS", "off")
-    atoms.calc = potential.calculator(dtype="float64", path="eager")
-    found["plain"] = atoms.get_potential_energy(), atoms.get_forces()
-    for path in ("tabulated", "plain"):
-        assert found[path][0] == pytest.approx(found["eager"][0], rel=1e-8)
-        # tables are within 1e-9 of the functions' size
-        assert np.abs(found[path][1] - found["eager"][1]).max() < 1e-7 * np.abs(found["eager"][1]).max()
+def test_every_path_gives_the_same(make_model, same_on_every_path):
+    same_on_every_path(make_model(pair_cutoffs=PAIRS))
 
 
 def test_bundle_and_new_elements_keep_them(make_model, ethanol, tmp_path):
