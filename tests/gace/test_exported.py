@@ -107,7 +107,8 @@ def test_the_command_exports_in_single_precision(potential, tmp_path, capsys):
     for a, b in zip(back.predict(structures()), potential.predict(structures()), strict=True):
         # some eV per atom to seven digits
         np.testing.assert_allclose(a.energies, b.energies, atol=1e-5)
-        np.testing.assert_allclose(a.forces, b.forces, atol=2e-5)
+        # forces reach 25 eV/Å, where repulsions of opposite sign cancel
+        np.testing.assert_allclose(a.forces, b.forces, rtol=5e-6, atol=2e-5)
 
 
 def test_what_is_no_export_is_refused(potential, tmp_path):
