@@ -19,7 +19,7 @@ import yaml
 from ase import Atoms
 from train import DATA, HERE, TASKS
 
-from gace.potential.potential import Potential, StructurePrediction
+from gace.potential.potential import Potential
 
 EVERY, WHICH = 5, 2
 """Left out is every fifth structure, from the third on."""
@@ -34,6 +34,7 @@ def trained_without(name: str, work: Path, **overrides: Any) -> tuple[list[Poten
         overrides: top-level entries of the configurations, such as ``threads``.
     """
     import gace
+    from gace.potential.combination import residuals
     from gace.structures.io import read_structures, write_structures
     from gace.training.run import train
 
@@ -51,13 +52,15 @@ def trained_without(name: str, work: Path, **overrides: Any) -> tuple[list[Poten
         config["data"] = {"train": str(out / "train.xyz"), "validation": str(out / "left-out.xyz")}
         result = train(config, out / recipe, progress=False)
         found.append(gace.load(result.bundle, device="cpu", dtype="float64"))
-        residuals = differences(found[-1].predict(left), left)
-        print(f"{recipe:18s} {errors(residuals)}  {result.core_seconds:.0f} core seconds", flush=True)
+        print(
+            f"{recipe:18s} {errors(residuals(found[-1], left))}  {result.core_seconds:.0f} core seconds",
+            flush=True,
+        )
     return found, left
 
 
 def main() -> None:
-    from gace.potential.combination import combine, fitted_weights
+    from gace.potential.combination import combine, fitted_weights, residuals
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name", choices=[name for name, task in TASKS.items() if len(task.recipes) > 1])
@@ -66,26 +69,12 @@ def main() -> None:
     potentials, left = trained_without(args.name, args.work)
     weights = fitted_weights(potentials, left)
     for text, given in (("mean", None), ("weights " + ", ".join(f"{one:.2f}" for one in weights), weights)):
-        print(f"{text:18s} {errors(differences(combine(potentials, given).predict(left), left))}")
+        print(f"{text:18s} {errors(residuals(combine(potentials, given), left))}")
 
 
-def differences(predictions: Sequence[StructurePrediction], structures: Sequence[Atoms]) -> list[np.ndarray]:
-    """Predictions less labels: energies per atom, force and stress components."""
-    from gace.structures.io import labels_of
-
-    energy, forces, stress = [], [], []
-    for found, atoms in zip(predictions, structures, strict=True):
-        label = labels_of(atoms)
-        energy.append([(found.energy - label.energy) / len(atoms)])
-        forces.append((found.forces - label.forces).ravel())
-        if label.stress is not None and found.stress is not None:
-            stress.append((found.stress - label.stress).ravel())
-    return [np.concatenate(one) for one in (energy, forces, stress)]
-
-
-def errors(residuals: Sequence[np.ndarray]) -> str:
+def errors(several: Sequence[np.ndarray]) -> str:
     """Root mean squares in thousandths."""
-    return " / ".join(f"{1e3 * float(np.sqrt(np.mean(one**2))):.2f}" for one in residuals)
+    return " / ".join(f"{1e3 * float(np.sqrt(np.mean(one**2))):.2f}" for one in several)
 
 
 if __name__ == "__main__":

@@ -90,28 +90,28 @@ def fitted_weights(potentials: Sequence[Potential], structures: Sequence[Atoms])
     Raises:
         InputError: no label at all.
     """
-    residuals = [_residuals(one, structures) for one in potentials]
+    found = [residuals(one, structures) for one in potentials]
     products: NDArray[np.float64] = np.zeros((len(potentials), len(potentials)))
-    for kind in zip(*residuals, strict=True):
-        several = np.array([np.concatenate(one) if one else np.zeros(0) for one in kind])
+    for kind in zip(*found, strict=True):
+        several = np.array(kind)
         squares = several @ several.T
         if (known := squares.diagonal()[squares.diagonal() > 0]).size:
             products += squares / known.min()
     if not products.any():
         raise InputError("the structures have no labels to fit the weights to")
     n = len(potentials)
-    found = minimize(
+    least = minimize(
         lambda w: float(w @ products @ w),
         np.full(n, 1.0 / n),
         jac=lambda w: 2.0 * products @ w,
         bounds=[(LEAST_WEIGHT, 1.0)] * n,
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones(n)},
     )
-    return [round(float(one), 4) for one in found.x]
+    return [round(float(one), 4) for one in least.x]
 
 
-def _residuals(potential: Potential, structures: Sequence[Atoms]) -> list[list[NDArray[np.float64]]]:
-    """Predictions less labels: energies per atom, forces, stress, structure by structure."""
+def residuals(potential: Potential, structures: Sequence[Atoms]) -> list[NDArray[np.float64]]:
+    """Predictions less labels, where there are any: energies per atom (eV), forces (eV/Å), stress (eV/Å³)."""
     energy: list[NDArray[np.float64]] = []
     forces: list[NDArray[np.float64]] = []
     stress: list[NDArray[np.float64]] = []
@@ -124,7 +124,7 @@ def _residuals(potential: Potential, structures: Sequence[Atoms]) -> list[list[N
             forces.append(rest[np.isfinite(rest)])
         if label.stress is not None and found.stress is not None:
             stress.append((found.stress - label.stress).ravel())
-    return [energy, forces, stress]
+    return [np.concatenate(one) if one else np.zeros(0) for one in (energy, forces, stress)]
 
 
-__all__ = ["combine", "fitted_weights"]
+__all__ = ["combine", "fitted_weights", "residuals"]
