@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gace.errors import GaceError, InputError
 from gace.structures.io import labels_of
+from gace.structures.stress_order import reordered_stresses
 
 if TYPE_CHECKING:
     from gace.potential.potential import Potential, StructurePrediction
@@ -63,9 +64,10 @@ def evaluate(
         ``n_structures``, ``n_atoms``; {"mae", "rmse"} under ``energy`` (meV per structure),
         ``energy_shifted`` (the same without the mean difference), ``energy_per_atom`` (meV/atom),
         ``forces`` (meV/Å, per component), ``stress`` (meV/Å³, per component); ``by_config_type`` with
-        the same per ``info["config_type"]``. With ``uncertainty`` also ``coverage``, ``zms``, ``auroc``,
-        ``spearman``, each by target (``energy``, ``forces``), and all measures with their intervals
-        under ``uncertainty``.
+        the same per ``info["config_type"]``; ``stress_order``, the kinds whose shear stresses fit only in
+        another order of their components (:mod:`gace.structures.stress_order`; meV/Å³).
+        With ``uncertainty`` also ``coverage``, ``zms``, ``auroc``, ``spearman``, each by target (``energy``,
+        ``forces``), and all measures with their intervals under ``uncertainty``.
 
     Raises:
         InputError: no structures, no label at all, an unknown element, or error bars asked of a
@@ -77,6 +79,7 @@ def evaluate(
     if uncertainty and not potential.has_error_bars:
         raise InputError("this potential has no error bars: it is a single model without calibration")
     rows: list[Residuals] = []
+    stresses: list[tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]] = []
     for atoms, prediction in zip(
         structures, potential.predictions(structures, uncertainty=uncertainty), strict=True
     ):
@@ -84,6 +87,7 @@ def evaluate(
         if not (np.isfinite(prediction.energy) and np.isfinite(prediction.forces).all()):
             raise GaceError(f"structure {len(rows)}: the predicted energy or a force is not finite")
         rows.append(residuals(atoms, prediction))
+        stresses.append((labels_of(atoms).stress, prediction.stress))
         if progress is not None:
             progress(len(rows))
     if all(np.isnan(one.energy) and np.isnan(one.forces).all() for one in rows):
@@ -93,6 +97,10 @@ def evaluate(
     summary["by_config_type"] = {
         kind: errors([one for one in rows if one.config_type == kind]) for kind in kinds
     }
+    found = reordered_stresses(
+        [label for label, _ in stresses], [other for _, other in stresses], [one.config_type for one in rows]
+    )
+    summary["stress_order"] = [one.summary() for one in found]
     return summary | (error_bars(rows) if uncertainty else {})
 
 

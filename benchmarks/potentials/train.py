@@ -166,7 +166,8 @@ def configuration(task: Task, out: Path, recipe: str | None = None) -> dict[str,
     config: dict[str, Any] = yaml.safe_load(
         (HERE / "recipes" / f"{recipe or task.recipes[0]}.yaml").read_text()
     )
-    config["data"] = {"train": str(out / "data/train.xyz"), "validation": str(out / "data/validation.xyz")}
+    files = {part: str(out / f"data/{part}.xyz") for part in ("train", "validation")}
+    config["data"] = {**config.get("data", {}), **files}
     if task.isolated_atoms is not None:
         config["data"]["isolated_atoms"] = str(DATA / task.isolated_atoms)
     return config
@@ -201,7 +202,9 @@ def keep(
             # hundreds of short epochs say little: those that were validated do
             told = [line for line in lines if '"validation"' in line] or lines
             (kept / f"{log}{member}.jsonl").write_text("".join(told))
-        content = {**run.config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"}}
+        order = run.config["data"].get("stress_order")
+        own = {} if order is None else {"stress_order": order}
+        content = {**run.config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"} | own}
         content["data"]["recipes"] = list(TASKS[name].recipes)
         documents.setdefault(run.recipe, yaml.safe_dump(content, sort_keys=False))
     for number, (recipe, text) in enumerate(documents.items(), start=1):

@@ -42,6 +42,12 @@ class DataConfig(Closed):
         description="energies of the isolated atoms, eV: a file of one-atom structures, or element: energy; "
         "without it they are fitted by least squares",
     )
+    stress_order: Literal["as-given", "corrected"] = Field(
+        default="as-given",
+        description="corrected: where the shear stresses of a config_type fit its energies and forces only "
+        "with their components in another order (yz for xz, as programs disagree), put them right; "
+        "as-given: say so after training",
+    )
     on_disk: bool = Field(
         default=False,
         description="keep the neighbour lists in files below --out, for data larger than memory",

@@ -16,6 +16,7 @@ from gace.training.batches import Packed
 from gace.training.config import TrainConfig
 from gace.training.prepare import Data
 from gace.training.schedule import stage_weights
+from gace.training.stress_order import REMEDY, judged_by
 from gace.training.validation import validate
 
 FORMAT_VERSION = 1
@@ -94,6 +95,10 @@ def write_result(
             "software": _versions(),
         },
     )
+    warnings = list(data.warnings)
+    if packed.has_stress and config.data.stress_order == "as-given":
+        found = judged_by(potential, data.train, data.train_labels)
+        warnings += [f"{one}; {REMEDY}" for one in found]
     result = TrainResult(
         bundle=save_bundle(potential, out / "potential"),
         ending=outcome.ending,
@@ -105,7 +110,7 @@ def write_result(
         seconds=round(outcome.seconds, 3),
         core_seconds=round(outcome.core_seconds, 3),
         dataset_hash=fingerprint["data.train"],
-        warnings=data.warnings,
+        warnings=warnings,
     )
     summary = {**result.summary(), "bundle": "potential", "fingerprint": fingerprint}
     write_json_atomic(out / "summary.json", {"format_version": FORMAT_VERSION, **summary})

@@ -22,13 +22,14 @@ from gace.training.batches import Packed
 from gace.training.config import TrainConfig
 from gace.training.on_disk import OnDisk
 from gace.training.statistics import fit_isolated_atoms, read_isolated_atoms
+from gace.training.stress_order import corrected, judged_by_energies_and_forces
 
 if TYPE_CHECKING:
     from gace.potential.potential import Potential
 
 # what may change between the beginning of a run and its resumption
 _FREE_KEYS = {
-    "data": ("train", "validation", "isolated_atoms", "replay", "on_disk"),
+    "data": ("train", "validation", "isolated_atoms", "replay", "on_disk", "stress_order"),
     "training": ("checkpoint_seconds", "processes"),
 }
 
@@ -107,12 +108,18 @@ def read_data(config: TrainConfig) -> Data:
     n_new = len(train)
     train_labels += _replayed_labels(config, replayed, isolated)
     train = [*train, *replayed]
+    validation_labels = dataset.checked_labels(validation, "data.validation")
+    if config.data.stress_order == "corrected":
+        found = judged_by_energies_and_forces(train, train_labels, elements, isolated)
+        train, train_labels = corrected(train, train_labels, found)
+        validation, validation_labels = corrected(validation, validation_labels, found)
+        more = [*more, *(f"{one}; put right" for one in found)]
     return Data(
         n_new=n_new,
         train=train,
         validation=validation,
         train_labels=train_labels,
-        validation_labels=dataset.checked_labels(validation, "data.validation"),
+        validation_labels=validation_labels,
         elements=elements,
         isolated_atoms=isolated,
         start=start,

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -134,6 +135,8 @@ def train(
             figure = svg(lines_of(read_metrics(out / "metrics.jsonl")), "epoch", "learning curve")
             write_atomic(out / "learning_curve.svg", figure)
             result = _finish(trainer, data, packed, validation, ending, out, notes)
+            if progress:
+                _say_more(result, data)
         team.wait()
         return result or _finished(out, fingerprint)  # type: ignore[return-value]
 
@@ -161,7 +164,15 @@ def _fit_linear(
     result = write_result(outcome, config, data, packed, validation, fingerprint=fingerprint, out=out)
     line = {"epoch": 1, "step": 1, "least_squares": found._asdict(), **result.metrics}
     write_atomic(out / "metrics.jsonl", json.dumps(line, allow_nan=False) + "\n")
+    if progress:
+        _say_more(result, data)
     return result
+
+
+def _say_more(result: TrainResult, data: Data) -> None:
+    """Print the warnings that only the trained model could give."""
+    for warning in result.warnings[len(data.warnings) :]:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _finish(

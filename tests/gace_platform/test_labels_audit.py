@@ -198,3 +198,24 @@ def test_evidence_that_agrees():
     evidence = {"converged": True, "accuracy": 1e-9, "threshold": 1e-8, "asked": asked}
     assert disproof({**evidence, "stated": {"cutoff_wfc": 29.99999, "functional": "PBE"}}) is None
     assert disproof({}) is None
+
+
+def test_stress_components_in_another_order():
+    """Six labels that give yz for xz are suspects, those of another kind and one without stress are not."""
+    draw = np.random.default_rng(0)
+    labelled, expected = [], []
+    for number in range(13):
+        atoms = bulk("Si", a=5.4 + 0.01 * number)
+        forces = draw.normal(size=(2, 3))
+        stress = draw.normal(scale=0.02, size=(3, 3))
+        stress = (stress + stress.T) / 2
+        turned = stress[[1, 0, 2]][:, [1, 0, 2]]  # x and y exchanged: yz for xz, the pressure the same
+        turned[[0, 1], [0, 1]] = stress[[0, 1], [0, 1]]
+        wrong = number < 6
+        atoms = set_labels(atoms, -10.0, forces, None if number == 12 else turned if wrong else stress)
+        atoms.info["config_type"] = "melt" if wrong or number == 12 else "elastic"
+        labelled.append(atoms)
+        expected.append(Prediction(-10.0, forces, stress))
+    reasons = audit(labelled, expected)
+    assert all("stress_order" in (reason or "") for reason in reasons[:6])
+    assert reasons[6:] == [None] * 7

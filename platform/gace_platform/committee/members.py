@@ -97,6 +97,7 @@ def plan_members(config: CommitteeConfig, data: Data, bags: Bags, scratch: Path)
         "validation": VALIDATION if data.validation else None,
         "isolated_atoms": data.isolated_atoms,
     }
+    base["data"].pop("stress_order")  # the members' labels are put right already
     start = _start_hash(config)
     if data.start is None:
         base["potential"]["elements"] = data.elements

@@ -16,6 +16,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from gace.structures.io import labels_of
+from gace.structures.stress_order import reordered_stresses
 
 Array = NDArray[np.float64]
 
@@ -89,10 +90,17 @@ def audit(
     energies = energy_deviations(structures, predictions)
     errors = force_deviations(structures, predictions)
     twins = contradicted(structures, limits.duplicate, energies)
+    kinds = [str(atoms.info.get("config_type", "default")) for atoms in structures]
+    stresses = [labels_of(atoms).stress for atoms in structures]
+    turned = {
+        one.config_type: f"stress_order: {one}"
+        for one in reordered_stresses(stresses, [one.stress for one in predictions], kinds)
+    }
     for number, (atoms, expected) in enumerate(zip(structures, predictions, strict=True)):
         reasons.append(
             _ratio_of_forces(atoms, expected, limits)
             or _ratio_of_stress(atoms, expected)
+            or (None if stresses[number] is None else turned.get(kinds[number]))
             or _far("energy", energies[number], limits.energy)
             or _far("force error", errors[number], limits.forces)
             or twins.get(number)
