@@ -30,6 +30,9 @@ LARGEST = 2_000
 """Atoms beyond which a structure is not looked at."""
 ENERGIES_AND_FORCES = LeastSquares(stress_weight=0.0, anchors=0, smoothness=1.0, order_decay=0.1)
 """What the judge is fitted to. It needs no fine prior: other orders are off by factors."""
+COEFFICIENTS = 400
+"""Of all elements together; per element no fewer than :data:`FEWEST_COEFFICIENTS`."""
+FEWEST_COEFFICIENTS = 50
 REMEDY = "data.stress_order: corrected puts them right"
 
 
@@ -57,7 +60,8 @@ def judged_by_energies_and_forces(
         return []
     chosen = [structures[index] for index in sample]
     known = [labels[index] for index in sample]
-    model = LinearACE(**PRESETS["linear-small"], elements=elements)
+    size = max(FEWEST_COEFFICIENTS, COEFFICIENTS // len(elements))
+    model = LinearACE(**{**PRESETS["linear-small"], "size": size}, elements=elements)
     model.set_shift(bonding_energies(chosen, known, isolated_atoms))
     packed = Packed(
         chosen,

@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
-from scipy.linalg import solve_triangular
 
 Array = NDArray[np.float64]
 
@@ -140,6 +138,8 @@ def fit_clusters(projected: Array, raw: Array, prior: float, rng: np.random.Gene
     members = [projected[assignment == cluster] for cluster in np.unique(assignment)]
     within = np.concatenate([one - one.mean(0) for one in members])
     pooled = shrunk_covariance(within, prior)
+    from scipy.linalg import solve_triangular  # here, as below: 20 MB that predictions do not need
+
     whitening, offset = [], []
     for one in members:
         own = (one - one.mean(0)).T @ (one - one.mean(0))
@@ -161,6 +161,8 @@ def assign_clusters(points: Array, n_clusters: int, rng: np.random.Generator) ->
             break
         seeds.append(int(rng.choice(len(points), p=squared / squared.sum())))
         squared = np.minimum(squared, np.square(points - points[seeds[-1]]).sum(1))
+    from scipy.cluster.vq import kmeans2
+
     _, assignment = kmeans2(points, points[seeds], minit="matrix", iter=15, missing="warn")
     return np.asarray(assignment, dtype=np.int64)
 

@@ -63,3 +63,10 @@ def test_public_surface():
 def test_unknown_public_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = gace.nonsense
+
+
+def test_predicting_loads_no_scipy(bundle):
+    """Twenty megabytes, which a small molecule's evaluation would otherwise double."""
+    code = "import sys\nfrom gace.potential.bundle import load\n"
+    code += f"load({str(bundle)!r}).calculator(uncertainty=False)\n"
+    assert run(code + "print(*[one for one in ('scipy.linalg', 'scipy.cluster') if one in sys.modules])") == ""
