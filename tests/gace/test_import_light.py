@@ -69,4 +69,5 @@ def test_predicting_loads_no_scipy(bundle):
     """Twenty megabytes, which a small molecule's evaluation would otherwise double."""
     code = "import sys\nfrom gace.potential.bundle import load\n"
     code += f"load({str(bundle)!r}).calculator(uncertainty=False)\n"
-    assert run(code + "print(*[one for one in ('scipy.linalg', 'scipy.cluster') if one in sys.modules])") == ""
+    code += "print(*[one for one in ('scipy.linalg', 'scipy.cluster') if one in sys.modules])"
+    assert run(code) == ""
