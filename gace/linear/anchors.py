@@ -31,7 +31,7 @@ STRUCTURES_OF_PAIRS = 300
 """On how many structures it is fitted."""
 LARGEST = 2_000
 """Atoms beyond which a structure is not copied: pressed together, atoms have eight times the neighbours."""
-ATOMS = 20_000
+ATOMS = 50_000
 """Atoms of all anchors, and of all structures that the pair potential is fitted to, about."""
 CLOSEST = 0.5
 """Least length of the anchors' bonds, relative to the structure they are copies of."""
