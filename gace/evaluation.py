@@ -64,8 +64,8 @@ def evaluate(
         ``n_structures``, ``n_atoms``; {"mae", "rmse"} under ``energy`` (meV per structure),
         ``energy_shifted`` (the same without the mean difference), ``energy_per_atom`` (meV/atom),
         ``forces`` (meV/Å, per component), ``stress`` (meV/Å³, per component); ``by_config_type`` with
-        the same per ``info["config_type"]``; ``stress_order``, the kinds whose shear stresses fit only in
-        another order of their components (:mod:`gace.structures.stress_order`; meV/Å³).
+        the same per ``info["config_type"]``; only where there are any, ``stress_order``: the kinds whose
+        shear stresses fit in another order of their components (:mod:`gace.structures.stress_order`).
         With ``uncertainty`` also ``coverage``, ``zms``, ``auroc``, ``spearman``, each by target (``energy``,
         ``forces``), and all measures with their intervals under ``uncertainty``.
 
@@ -100,7 +100,8 @@ def evaluate(
     found = reordered_stresses(
         [label for label, _ in stresses], [other for _, other in stresses], [one.config_type for one in rows]
     )
-    summary["stress_order"] = [one.summary() for one in found]
+    if found:
+        summary["stress_order"] = [one.summary() for one in found]
     return summary | (error_bars(rows) if uncertainty else {})
 
 

@@ -55,7 +55,7 @@ def show(summary: dict[str, Any]) -> None:
         per_kind = ["" if one[key] is None else f"{one[key]['mae']:.3f}" for one in kinds.values()]
         table.add_row(title, f"{summary[key]['mae']:.3f}", f"{summary[key]['rmse']:.3f}", *per_kind)
     console.print(table)
-    for one in summary["stress_order"]:
+    for one in summary.get("stress_order", []):
         console.print(f"warning: {one['message']}", style="yellow", highlight=False)
     if "uncertainty" in summary:
         console.print(uncertainty_table(summary["uncertainty"]))

@@ -171,7 +171,7 @@ def test_evaluate_names_the_kind(config, copper, tmp_path):
     (found,) = evaluate(potential, copper[1])["stress_order"]
     assert (found["config_type"], found["order"]) == ("melt", ["xz", "yz", "xy"])
     assert found["reordered"] < 0.5 * found["as_given"]
-    assert evaluate(potential, copper[0])["stress_order"] == []
+    assert "stress_order" not in evaluate(potential, copper[0])
     command = [sys.executable, "-m", "gace.cli", "evaluate", str(result.bundle), str(tmp_path / "given.xyz")]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     assert "another order" in " ".join(said.split())
