@@ -113,7 +113,7 @@ def read_data(config: TrainConfig) -> Data:
         found = judged_by_energies_and_forces(train, train_labels, elements, isolated)
         train, train_labels = corrected(train, train_labels, found)
         validation, validation_labels = corrected(validation, validation_labels, found)
-        more = [*more, *(f"{one}; put right" for one in found)]
+        more = [*more, *(f"{one}; put right in all structures of that kind" for one in found)]
     return Data(
         n_new=n_new,
         train=train,

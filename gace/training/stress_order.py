@@ -26,7 +26,7 @@ PER_KIND = 15
 """Structures of each kind that are looked at, fewer where there are many kinds."""
 AT_ALL = 150
 """Structures that are looked at, about."""
-LARGEST = 2_000
+LARGEST = 500
 """Atoms beyond which a structure is not looked at."""
 ENERGIES_AND_FORCES = LeastSquares(stress_weight=0.0, anchors=0, smoothness=1.0, order_decay=0.1)
 """What the judge is fitted to. It needs no fine prior: other orders are off by factors."""
