@@ -74,6 +74,16 @@ def test_thin_or_contradictory_evidence_changes_nothing(swapped):
     assert reordered_stresses([*labels, *right[swapped:]], list(right), ["a"] * len(right)) == []
 
 
+def test_a_potential_that_knows_nothing_accuses_hardly_anybody():
+    """Four structures with labels in order and expectations of noise: one group in a thousand."""
+    draw = np.random.default_rng(2)
+    accused = 0
+    for _ in range(2000):
+        labels, noise = (list(one + one.transpose(0, 2, 1)) for one in draw.normal(size=(2, 4, 3, 3)))
+        accused += len(reordered_stresses(labels, noise, ["a"] * 4))
+    assert accused <= 10
+
+
 def test_missing_stresses_have_no_say():
     right = stresses(7, 8)
     labels = [given_as(one, (1, 0, 2)) for one in right]
