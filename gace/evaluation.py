@@ -10,7 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from gace.errors import GaceError, InputError
-from gace.structures.io import labels_of
+from gace.structures.io import config_type_of, labels_of
 from gace.structures.stress_order import reordered_stresses
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def residuals(atoms: Atoms, prediction: StructurePrediction) -> Residuals:
     no_stress = labels.stress is None or prediction.stress is None
     return Residuals(
         n,
-        str(atoms.info.get("config_type", "default")),
+        config_type_of(atoms),
         nan if labels.energy is None else prediction.energy - labels.energy,
         np.full((n, 3), nan) if labels.forces is None else prediction.forces - labels.forces,
         np.full((3, 3), nan) if no_stress else prediction.stress - labels.stress,  # type: ignore[operator]

@@ -103,6 +103,11 @@ def labels_of(atoms: Atoms) -> Labels:
     return Labels(_energy(energy), _forces(forces, len(atoms)), stress_matrix(_value(atoms, "stress")))
 
 
+def config_type_of(atoms: Atoms) -> str:
+    """The kind a structure counts as in tables and checks: ``info["config_type"]``, or ``default``."""
+    return str(atoms.info.get("config_type", "default"))
+
+
 def set_labels(
     atoms: Atoms,
     energy: float | None = None,

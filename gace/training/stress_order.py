@@ -14,7 +14,7 @@ from gace.linear.config import PRESETS, LeastSquares
 from gace.linear.fit import fit
 from gace.linear.model import LinearACE
 from gace.potential.potential import Potential
-from gace.structures.io import Labels, labels_of, set_labels
+from gace.structures.io import Labels, config_type_of, labels_of, set_labels
 from gace.structures.stress_order import FEWEST, Reordered, put_right, reordered_stresses
 from gace.training.batches import Packed
 from gace.training.statistics import bonding_energies, fit_isolated_atoms
@@ -34,11 +34,6 @@ COEFFICIENTS = 400
 """Of all elements together; per element no fewer than :data:`FEWEST_COEFFICIENTS`."""
 FEWEST_COEFFICIENTS = 50
 REMEDY = "data.stress_order: corrected puts them right"
-
-
-def kind_of(atoms: Atoms) -> str:
-    """Which structures were labelled in one go, as far as the data say."""
-    return str(atoms.info.get("config_type", "default"))
 
 
 def judged_by_energies_and_forces(
@@ -105,7 +100,7 @@ def corrected(
     by_kind = {one.config_type: one for one in found}
     new_structures, new_labels = [], []
     for atoms, label in zip(structures, labels, strict=True):
-        order = by_kind.get(kind_of(atoms))
+        order = by_kind.get(config_type_of(atoms))
         if order is not None and label.stress is not None:
             stress = put_right(label.stress, order)
             label = label._replace(stress=stress)
@@ -121,7 +116,7 @@ def _compared(
     return reordered_stresses(
         [label.stress for label in labels],
         [one.stress for one in predictions],
-        [kind_of(atoms) for atoms in structures],
+        [config_type_of(atoms) for atoms in structures],
     )
 
 
@@ -131,7 +126,7 @@ def _sample(structures: Sequence[Atoms], labels: Sequence[Labels]) -> list[int]:
     for index, (atoms, label) in enumerate(zip(structures, labels, strict=True)):
         complete = label.energy is not None and label.forces is not None and label.stress is not None
         if complete and len(atoms) <= LARGEST:
-            kinds[kind_of(atoms)].append(index)
+            kinds[config_type_of(atoms)].append(index)
     chosen: list[int] = []
     each = max(FEWEST, min(PER_KIND, AT_ALL // max(1, len(kinds))))
     for members in kinds.values():

@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from gace.structures.io import labels_of
+from gace.structures.io import config_type_of, labels_of
 from gace.structures.stress_order import reordered_stresses
 
 Array = NDArray[np.float64]
@@ -90,7 +90,7 @@ def audit(
     energies = energy_deviations(structures, predictions)
     errors = force_deviations(structures, predictions)
     twins = contradicted(structures, limits.duplicate, energies)
-    kinds = [str(atoms.info.get("config_type", "default")) for atoms in structures]
+    kinds = [config_type_of(atoms) for atoms in structures]
     stresses = [labels_of(atoms).stress for atoms in structures]
     turned = {
         one.config_type: f"stress_order: {one}"
