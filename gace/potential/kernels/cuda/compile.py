@@ -33,30 +33,31 @@ def supported() -> bool:
     return True
 
 
-def compiled(name: str, source: str, device: torch.device) -> Launch | None:
+def compiled(name: str, source: str, device: torch.device, options: tuple[str, ...] = ()) -> Launch | None:
     """The kernel ``name``; None where it cannot be made, which is said once.
 
     Args:
         name: of an ``extern "C"`` function.
         source: CUDA C++ that includes nothing.
         device: the GPU it is for.
+        options: of the compiler.
     """
     from torch.cuda._utils import _cuda_load_module, _nvrtc_compile
 
     try:
         capability = "".join(map(str, torch.cuda.get_device_capability(device)))
-        key = hashlib.sha256(f"{torch.__version__} {capability} {source}".encode()).hexdigest()[:20]
+        key = hashlib.sha256(f"{torch.__version__} {capability} {options} {source}".encode()).hexdigest()[:20]
         path = _cache() / f"{name}-{key}.cubin"
         with torch.cuda.device(device):
             if path.exists():
                 code = path.read_bytes()
             else:
-                code, _ = _nvrtc_compile(source, name, capability)
+                code, _ = _nvrtc_compile(source, name, capability, nvcc_options=list(options))
                 _keep(path, code)
             made: Any = _cuda_load_module(code, [name])
             return made[name]  # type: ignore[no-any-return]
     except (OSError, RuntimeError, KeyError, AttributeError, TypeError) as error:
-        warnings.warn(f"a coupling could not be compiled, the general kernel does it: {error}", stacklevel=2)
+        warnings.warn(f"{name} could not be compiled, the general kernel does it: {error}", stacklevel=2)
         return None
 
 

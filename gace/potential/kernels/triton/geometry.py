@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gace.potential.kernels.cuda import bonds as warps
 from gace.potential.kernels.triton.launch import device_of
 
 BONDS = 32
@@ -128,6 +129,8 @@ def _launch(kernel: Any, degrees: int, bonds: int, *arguments: Tensor) -> None:
 
 def forward(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
     """Arguments of ``gace::geometry``, contiguous."""
+    if (found := warps.geometry_forward(edge_vector, degrees)) is not None:
+        return found
     shape = edge_vector.shape[:-1]
     r, Y = edge_vector.new_empty(shape), edge_vector.new_empty(*shape, degrees**2)
     _launch(_forward, degrees, r.numel(), edge_vector, r, Y)
@@ -136,6 +139,9 @@ def forward(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
 
 def backward(g_distance: Tensor, g_harmonics: Tensor, edge_vector: Tensor, degrees: int) -> Tensor:
     """Arguments of ``gace::geometry_backward``, contiguous."""
+    found = warps.geometry_backward(g_distance, g_harmonics, edge_vector, degrees)
+    if found is not None:
+        return found
     out = edge_vector.new_empty(edge_vector.shape)
     _launch(_backward, degrees, g_distance.numel(), edge_vector, g_distance, g_harmonics, out)
     return out

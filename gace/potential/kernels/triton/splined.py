@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gace.potential.kernels.cuda import bonds as warps
 from gace.potential.kernels.triton.launch import channel_block, cuts, device_of
 
 REGISTERS = 100
@@ -263,7 +264,10 @@ def forward(
     channels: int,
 ) -> Tensor:
     """Arguments of ``gace::splined``, contiguous; Y may have more degrees than are asked for."""
-    work = _work(Y, r, I, index, (centre, neighbour, table, limits), degrees, channels)
+    about = centre, neighbour, table, limits
+    if (found := warps.splined_forward(Y, r, I, index, *about, degrees, channels)) is not None:
+        return found
+    work = _work(Y, r, I, index, about, degrees, channels)
     N, C = len(r), work.architecture["C"]
     if r.numel() == 0:
         return r.new_zeros(N, degrees**2 * C, channels)
@@ -292,7 +296,11 @@ def backward(
     of_messages: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Arguments of ``gace::splined_backward``, contiguous; the messages' in a fixed order if need be."""
-    work = _work(Y, r, I, index, (centre, neighbour, table, limits), degrees, channels)
+    about = centre, neighbour, table, limits
+    by_warps = warps.splined_backward(g, Y, r, I, index, *about, degrees, channels, of_messages)
+    if by_warps is not None:
+        return by_warps
+    work = _work(Y, r, I, index, about, degrees, channels)
     N = len(r)
     if r.numel() == 0:
         return torch.zeros_like(Y), torch.zeros_like(r), torch.zeros_like(I)
