@@ -256,7 +256,7 @@ class _Parts(torch.nn.Module):
             bonds, carried[0].flatten(0, 1) if carried else None, block.species
         )
         rho = model.densities(t, invariants, block.species)
-        closeness = model.closeness(r, block.species, block.neighbour_species)
+        closeness = model.closeness(r, bonds, block.species)
         if what == "layer":
             return faded(message, closeness), rho, invariants
         return model.energy([*known, rho], r, bonds, block.species, closeness), invariants

@@ -16,8 +16,7 @@ from gace.basis.radial import of_elements
 from gace.errors import InputError, nearest
 from gace.potential.inner_cutoff import Closeness, InnerCutoff
 from gace.potential.irreps import Irreps
-from gace.potential.kernels import geometry
-from gace.potential.kernels.triton.launch import runs_on
+from gace.potential.kernels import available, bond_sums, geometry
 from gace.potential.layer import Bonds, Layer
 from gace.potential.pairs import by_pair
 from gace.potential.presets import PRESETS
@@ -187,6 +186,7 @@ class GraphACE(nn.Module):
         self.inner = None
         if inner_cutoffs:
             self.inner = InnerCutoff(self.elements, self.cutoff, inner_cutoffs, close_limits)
+        self.register_buffer("pair_constants", self._pair_constants(), persistent=False)
 
     @classmethod
     def from_preset(cls, name: str, *, elements: Sequence[str], **changes: Any) -> GraphACE:
@@ -210,6 +210,21 @@ class GraphACE(nn.Module):
             for position, element in enumerate(self.elements):
                 self.shift[position] = shift[element]
 
+    def _pair_constants(self) -> Tensor:
+        """What :func:`gace.potential.kernels.bond_sums` reads of each pair of elements."""
+        n = len(self.elements)
+        none = torch.zeros(n, n, dtype=torch.float64)
+        stretch = none + 1.0 if self.pair_stretch is None else self.pair_stretch
+        core, close = [none] * 3, [none] * 2
+        if self.repulsion is not None:
+            longest = self.repulsion.range
+            felt = longest > 0
+            inverse = torch.where(felt, 1.0 / longest, 0.0)
+            core = [self.repulsion.charges * felt, self.repulsion.inverse_length, inverse]
+        if self.inner is not None:
+            close = [self.inner.reach, self.inner.inverse_width]
+        return torch.stack([stretch / self.cutoff, *core, *close], dim=-1).flatten(0, 1)
+
     def bonds(
         self,
         edge_vector: Tensor,
@@ -221,9 +236,10 @@ class GraphACE(nn.Module):
     ) -> tuple[Tensor, Bonds]:
         """Distances ``(N, J)`` and the functions of the bonds that all layers share.
 
-        With ``tabulated`` the radial basis is left out; on a GPU they can then be differentiated once only.
+        With ``tabulated`` the radial basis is left out; by kernels they can then be differentiated once only.
         """
-        if tabulated and runs_on(edge_vector):
+        by_kernels = tabulated and available(edge_vector)
+        if by_kernels:
             r, harmonics = geometry(edge_vector, self.harmonics.l_max + 1)
         else:
             r = edge_vector.square().sum(-1).sqrt()
@@ -234,6 +250,16 @@ class GraphACE(nn.Module):
             if self.pair_stretch is None
             else r * self.pair_stretch[species.unsqueeze(-1), neighbour_species]
         )
+        if by_kernels:
+            sums = bond_sums(
+                r,
+                (species, neighbour_species),
+                self.pair_constants,
+                self.cutoff_power,
+                repulsion=self.repulsion is not None,
+                inner=self.inner is not None,
+            )
+            return r, Bonds(None, None, harmonics, neighbour_species, neighbour, s, sums=sums)
         envelope = smooth_cutoff(s, self.cutoff, self.cutoff_power)
         basis = None if tabulated else self.radial_basis(s)
         weight = (envelope / self.sqrt_mean_neighbours).unsqueeze(-1)
@@ -250,7 +276,7 @@ class GraphACE(nn.Module):
         r, bonds = self.bonds(
             graph.edge_vector, graph.species, of_neighbours, graph.neighbour, tabulated=tables is not None
         )
-        closeness = self.closeness(r, graph.species, of_neighbours)
+        closeness = self.closeness(r, bonds, graph.species)
         carried: Tensor | None = None
         invariants: list[Tensor] = []
         densities: list[Tensor] = []
@@ -281,11 +307,15 @@ class GraphACE(nn.Module):
             linear = linear + (hidden @ self.readout[-1]).squeeze(1)
         return linear * self.scale
 
-    def closeness(self, r: Tensor, species: Tensor, neighbour_species: Tensor) -> Closeness | None:
+    def closeness(self, r: Tensor, bonds: Bonds, species: Tensor) -> Closeness | None:
         """What atoms closer than in the data do; None without inner cutoffs."""
         if self.inner is None:
             return None
-        found: Closeness = self.inner(r, species, neighbour_species)
+        found: Closeness = (
+            self.inner(r, species, bonds.neighbour_species)
+            if bonds.sums is None
+            else self.inner.of_density(bonds.sums[:, 2], species)
+        )
         return found
 
     def energy(
@@ -293,13 +323,17 @@ class GraphACE(nn.Module):
     ) -> Tensor:
         """Energy of each atom, eV ``(N,)``, of the densities of all layers and of :meth:`closeness`."""
         # the mean bonding energy fades in with the coordination, so that a lone atom has none
-        coordination = bonds.cutoff.sum((1, 2)) * self.sqrt_mean_neighbours
+        if bonds.sums is not None:
+            coordination, core, _ = bonds.sums.unbind(1)
+        else:
+            assert bonds.cutoff is not None
+            coordination, core = bonds.cutoff.sum((1, 2)) * self.sqrt_mean_neighbours, None
         mean = of_elements(self.shift[:, None], species)[:, 0] * torch.tanh(coordination)
         energy = self.readout_energy(densities) + mean
         if closeness is not None:
             energy = energy * closeness.remains + closeness.wall * self.scale
         if self.repulsion is not None:
-            energy = energy + self.repulsion(r, species, bonds.neighbour_species)
+            energy = energy + (self.repulsion(r, species, bonds.neighbour_species) if core is None else core)
         return energy
 
     @torch.no_grad()

@@ -87,7 +87,10 @@ class InnerCutoff(nn.Module):
 
     def forward(self, r: Tensor, centre: Tensor, neighbour: Tensor) -> Closeness:
         """As :meth:`density`."""
-        x = self.density(r, centre, neighbour)
+        return self.of_density(self.density(r, centre, neighbour), centre)
+
+    def of_density(self, x: Tensor, centre: Tensor) -> Closeness:
+        """What close densities x of atoms do: ``(N,)``, ``(N,)``."""
         y = ((x * self.inverse_limit[centre] - 1.0) / (GONE - 1.0)).clamp(min=0.0)
         z = y.clamp(max=1.0)
         cube = y * y * y

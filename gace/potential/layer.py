@@ -29,8 +29,9 @@ class Bonds(NamedTuple):
 
     basis: Tensor | None
     """Radial basis g_n(r) ``(N, J, n)``; None where radial functions are tabulated."""
-    cutoff: Tensor
-    """Cutoff factor divided by the square root of the mean number of neighbours ``(N, J, 1)``."""
+    cutoff: Tensor | None
+    """Cutoff factor divided by the square root of the mean number of neighbours ``(N, J, 1)``; None where
+    there are ``sums``."""
     harmonics: Tensor
     """Spherical harmonics ``(N, J, lm)``."""
     neighbour_species: Tensor
@@ -41,6 +42,9 @@ class Bonds(NamedTuple):
     """Å ``(N, J)``, stretched where the pair has a cutoff of its own."""
     table: RadialTable | None = None
     """Radial functions of the layer that is evaluated; None: its network."""
+    sums: Tensor | None = None
+    """What of the atom depends on distances alone, by :func:`gace.potential.kernels.bond_sums` ``(N, 3)``;
+    None: not by kernels."""
 
 
 class LayerOutput(NamedTuple):
@@ -170,7 +174,7 @@ class Layer(nn.Module):
             carried: messages ``(M, dim, K)``; None in the first layer.
             species: their element indices ``(N,)``.
         """
-        if available(bonds.cutoff) and not self.measuring:
+        if available(bonds.distance) and not self.measuring:
             invariants, message = self.sparse(self, bonds, carried, species)
             return LayerOutput(message, invariants.transpose(0, 1))
         A = self._density(bonds, carried, species)
@@ -209,7 +213,9 @@ class Layer(nn.Module):
 
     def radial_and_harmonics(self, bonds: Bonds, species: Tensor) -> tuple[Tensor, Tensor]:
         """Harmonics ``(N, J, lm)`` and radial functions ``(N, J, l, K)`` of this layer."""
-        assert bonds.basis is not None  # tables are for the kernels, which do not come here
+        # tables are for the kernels, which do not come here
+        assert bonds.basis is not None
+        assert bonds.cutoff is not None
         radial = self.radial(bonds.basis, species, bonds.neighbour_species, bonds.cutoff)
         return (
             bonds.harmonics[..., : (self.l_max + 1) ** 2],

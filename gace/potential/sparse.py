@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from gace.potential.coupling import Coupling, RawCoupling, Rows
 from gace.potential.irreps import SCALAR, Irreps
 from gace.potential.kernels import WeightedCoupling, density, splined
-from gace.potential.kernels.triton.launch import runs_on
 
 if TYPE_CHECKING:
     from gace.potential.layer import Bonds, Layer
@@ -162,11 +161,8 @@ def _summed(
     """``Σ_j Y_lm R_lk I_ck`` ``(N, lm c, K)``, radial functions by table or by network."""
     if bonds.table is None:
         return density(*layer.radial_and_harmonics(bonds, species), carried, neighbour)
-    harmonics = bonds.harmonics
-    if not runs_on(harmonics):  # the kernels of a GPU leave out what is of higher degree themselves
-        harmonics = harmonics[..., : (layer.l_max + 1) ** 2]
     between = species, bonds.neighbour_species
-    return splined(harmonics, bonds.distance, carried, neighbour, between, bonds.table)
+    return splined(bonds.harmonics, bonds.distance, carried, neighbour, between, bonds.table)
 
 
 class _Stack:

@@ -13,6 +13,9 @@ from gace.basis import smooth_cutoff
 COULOMB = 14.399645
 """e²/(4πε₀), eV Å."""
 
+AMPLITUDE, DECAY = (0.18175, 0.50986, 0.28022, 0.02817), (3.19980, 0.94229, 0.40290, 0.20162)
+"""The universal screening function, a sum of four exponentials; also in ``kernels/bonds.cpp``."""
+
 
 class CoreRepulsion(nn.Module):
     """Universal screened nuclear repulsion, so that no dynamics falls into a core.
@@ -31,10 +34,8 @@ class CoreRepulsion(nn.Module):
         screening = (z[:, None] ** 0.23 + z[None, :] ** 0.23) / 0.46850
         self.register_buffer("inverse_length", screening, persistent=False)
         self.register_buffer("range", reach * (radius[:, None] + radius[None, :]), persistent=False)
-        amplitude = torch.tensor([0.18175, 0.50986, 0.28022, 0.02817], dtype=torch.float64)
-        decay = torch.tensor([3.19980, 0.94229, 0.40290, 0.20162], dtype=torch.float64)
-        self.register_buffer("amplitude", amplitude, persistent=False)
-        self.register_buffer("decay", decay, persistent=False)
+        self.register_buffer("amplitude", torch.tensor(AMPLITUDE, dtype=torch.float64), persistent=False)
+        self.register_buffer("decay", torch.tensor(DECAY, dtype=torch.float64), persistent=False)
 
     def forward(self, r: Tensor, centre: Tensor, neighbour: Tensor) -> Tensor:
         """Half of each bond's repulsion summed on its centre: ``(N, J) -> (N,)``, eV."""

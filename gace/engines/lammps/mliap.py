@@ -172,7 +172,7 @@ def _evaluate(model: GraphACE, tables: Any, pairs: _Pairs) -> tuple[Tensor, Tens
     vector = pairs.vector.detach().requires_grad_()
     of_neighbours = pairs.species[pairs.neighbour]
     r, bonds = model.bonds(vector, own, of_neighbours, pairs.neighbour, tabulated=tables is not None)
-    closeness = model.closeness(r, own, of_neighbours)
+    closeness = model.closeness(r, bonds, own)
     carried: Tensor | None = None
     invariants, densities = [], []
     for t, layer in enumerate(model.layers):

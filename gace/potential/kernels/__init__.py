@@ -5,5 +5,6 @@ from gace.potential.kernels.coupling import WeightedCoupling
 from gace.potential.kernels.density import density
 from gace.potential.kernels.geometry import geometry
 from gace.potential.kernels.splined import splined
+from gace.potential.kernels.sums import bond_sums
 
-__all__ = ["WeightedCoupling", "available", "density", "geometry", "splined"]
+__all__ = ["WeightedCoupling", "available", "bond_sums", "density", "geometry", "splined"]

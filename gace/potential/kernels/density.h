@@ -13,7 +13,8 @@
 namespace {
 
 struct Shape {
-  int64_t atoms, slots, degrees, components, channels, sources;  // degrees = l_max + 1, sources = rows of I
+  // degrees = l_max + 1, sources = rows of I, harmonics = stored for each bond, from l = 0 on
+  int64_t atoms, slots, degrees, components, channels, sources, harmonics;
 };
 
 // The bonds of an atom: all its slots, radial functions stored by bond; or those listed, stored by place in the list.
@@ -55,7 +56,7 @@ struct Channels {
     for (int64_t j = 0; j < bonds.count; ++j) {
       const int64_t e = bonds.bond(j), r = (bonds.row(j) * L + l) * K + k;
       const int64_t i = carried ? ((index ? index[e] : e) * C + c) * K + k : 0;
-      const real *y = Y + e * LM + lm, *yu = tangent ? Yu + e * LM + lm : nullptr;
+      const real *y = Y + e * d.harmonics + lm, *yu = tangent ? Yu + e * d.harmonics + lm : nullptr;
       for (int u = 0; u < U; ++u) {
         const int64_t o = u * step;
         V s = load<V>(R + r + o), su{};
@@ -88,7 +89,7 @@ struct Channels {
       for (int64_t lm = 0; lm < LM; ++lm) along[lm] = V{};
       for (int64_t l = 0; l < L; ++l) {
         const int64_t r = (at_row * L + l) * K + k, M = 2 * l + 1;
-        const real *y = Y + e * LM + l * l, *yu = tangent ? Yu + e * LM + l * l : nullptr;
+        const real *y = Y + e * d.harmonics + l * l, *yu = tangent ? Yu + e * d.harmonics + l * l : nullptr;
         V radial[U], radial_u[U] = {}, owed[U] = {};
         V *of_m = along + l * l;
         for (int u = 0; u < U; ++u) {
@@ -134,7 +135,7 @@ struct Channels {
         }
         for (int u = 0; u < U; ++u) store(dR + r + u * step, owed[u]);
       }
-      add_totals<real>(along, LM, dY + e * LM);
+      add_totals<real>(along, LM, dY + e * d.harmonics);
     }
   }
 };
@@ -155,7 +156,7 @@ void each_piece(int64_t channels, Work work) {
 template <class real, bool carried, class Work>
 void backwards(const Shape &d, const int64_t *index, real *dY, real *dI, int threads, Work work) {
   const int64_t LM = d.degrees * d.degrees, length = d.sources * d.components * d.channels;
-  std::memset(dY, 0, sizeof(real) * d.atoms * d.slots * LM);
+  std::memset(dY, 0, sizeof(real) * d.atoms * d.slots * d.harmonics);
   if (carried) std::memset(dI, 0, sizeof(real) * length);
   const bool shared = carried && index != nullptr && threads > 1;
   std::unique_ptr<real[]> copies(shared ? new real[(threads - 1) * length]() : nullptr);
@@ -173,6 +174,6 @@ void backwards(const Shape &d, const int64_t *index, real *dY, real *dI, int thr
     for (int64_t k = 0; k < length; ++k) dI[k] += copies[(t - 1) * length + k];
 }
 
-inline Shape shape(const int64_t *s) { return {s[0], s[1], s[2], s[3], s[4], s[5]}; }
+inline Shape shape(const int64_t *s) { return {s[0], s[1], s[2], s[3], s[4], s[5], s[6]}; }
 
 }  // namespace

@@ -43,7 +43,7 @@ def _size(radial: Tensor, messages: Tensor) -> list[int]:
     N, J, degrees, K = radial.shape
     carried = messages.numel() > 0
     components = messages.shape[1] if carried else 1
-    return [N, J, degrees, components, K, messages.shape[0] if carried else 0]
+    return [N, J, degrees, components, K, messages.shape[0] if carried else 0, degrees**2]
 
 
 def _given(x: Tensor) -> Tensor | None:

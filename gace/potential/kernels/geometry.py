@@ -1,14 +1,13 @@
-"""Distances and spherical harmonics of the bonds, in one pass on a GPU; differentiated once."""
+"""Distances and spherical harmonics of the bonds in one pass; differentiated once."""
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gace.potential.kernels.calls import fused, implement, operators
+from gace.potential.kernels.calls import call, fused, implement, operators
 
 operators.define("geometry(Tensor edge_vector, int degrees) -> (Tensor, Tensor)")
 operators.define(
@@ -18,8 +17,6 @@ operators.define(
 
 def geometry(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
     """Distances and harmonics as :class:`gace.basis.SphericalHarmonics` orders and normalises them.
-
-    It has Triton kernels only: ask :func:`gace.potential.kernels.triton.launch.runs_on` first.
 
     Args:
         edge_vector: neighbour minus centre, none of length zero, Å ``(N, J, 3)``.
@@ -32,20 +29,23 @@ def geometry(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
     return r, Y
 
 
-def _kernels(x: Tensor) -> ModuleType:
-    gpu = fused("geometry", x)
-    assert gpu is not None, "callers ask runs_on first"
-    return gpu
-
-
 def _forward(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
-    r, Y = _kernels(edge_vector).forward(edge_vector.contiguous(), degrees)
+    edge_vector = edge_vector.contiguous()
+    if gpu := fused("geometry", edge_vector):
+        r, Y = gpu.forward(edge_vector, degrees)
+    else:
+        r, Y = _like(edge_vector, degrees)
+        call("geometry_forward", r.dtype, [r.numel(), degrees], edge_vector, r, Y)
     return r, Y
 
 
 def _backward(g_distance: Tensor, g_harmonics: Tensor, edge_vector: Tensor, degrees: int) -> Tensor:
-    tensors = (one.contiguous() for one in (g_distance, g_harmonics, edge_vector))
-    out: Tensor = _kernels(edge_vector).backward(*tensors, degrees)
+    tensors = [one.contiguous() for one in (g_distance, g_harmonics, edge_vector)]
+    if gpu := fused("geometry", edge_vector):
+        out: Tensor = gpu.backward(*tensors, degrees)
+    else:
+        out = edge_vector.new_empty(edge_vector.shape)
+        call("geometry_backward", out.dtype, [g_distance.numel(), degrees], *tensors, out)
     return out
 
 

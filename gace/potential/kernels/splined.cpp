@@ -137,24 +137,25 @@ void backward(const Shape &d, const Table<real> &table, const Pairs &pairs, cons
 
 template <class real>
 Table<real> table_of(const int64_t *size, const real *values, const real *range) {
-  return {values, size[6], size[2] * size[4], range[0], range[1], range[2]};
+  return {values, size[7], size[2] * size[4], range[0], range[1], range[2]};
 }
 
 }  // namespace
 
-// size: atoms, slots, degrees, components, channels, sources, intervals, elements; range: first, 1/step, cutoff
+// size: atoms, slots, degrees, components, channels, sources, harmonics, intervals, elements
+// range: first, 1/step, cutoff
 #define ENTRY(real, suffix)                                                                                          \
   void splined_forward_##suffix(const int64_t *size, const real *table, const real *range, const int64_t *centre,   \
                                 const int64_t *neighbour, const int64_t *index, const real *Y, const real *r,       \
                                 const real *I, real *out, int threads) {                                            \
     (I ? forward<real, true> : forward<real, false>)(shape(size), table_of(size, table, range),                     \
-                                                     {centre, neighbour, size[7]}, index, Y, r, I, out, threads);   \
+                                                     {centre, neighbour, size[8]}, index, Y, r, I, out, threads);   \
   }                                                                                                                 \
   void splined_backward_##suffix(const int64_t *size, const real *table, const real *range, const int64_t *centre,  \
                                  const int64_t *neighbour, const int64_t *index, const real *g, const real *Y,      \
                                  const real *r, const real *I, real *dY, real *dr, real *dI, int threads) {         \
     (I ? backward<real, true> : backward<real, false>)(shape(size), table_of(size, table, range),                   \
-                                                       {centre, neighbour, size[7]}, index, g, Y, r, I, dY, dr, dI, \
+                                                       {centre, neighbour, size[8]}, index, g, Y, r, I, dY, dr, dI, \
                                                        threads);                                                    \
   }
 

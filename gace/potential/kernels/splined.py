@@ -32,7 +32,7 @@ def splined(
     """``Σ_j Y_lm(n, j) R_lk(r(n, j)) I_ck(index(n, j))``, see :func:`gace.potential.kernels.density`.
 
     Args:
-        harmonics: Y ``(N, J, (l_max+1)²)``; on a GPU there may be more, which are left out.
+        harmonics: Y ``(N, J, (l_max+1)²)``; there may be more, which are left out.
         distance: r, Å ``(N, J)``; slots at the cutoff or beyond are left out.
         messages: I ``(M, C, K)``; None for I = 1 with C = 1.
         index: row of ``messages`` for each neighbour ``(N, J)``; None if there is one row per neighbour.
@@ -67,7 +67,7 @@ def _arguments(*arguments: Any) -> tuple[list[int], list[Tensor], int]:
     *tensors, degrees, channels = arguments
     Y, r, I, index, centre, neighbour, table, limits = (one.contiguous() for one in tensors)
     C = I.shape[1] if I.ndim == 3 else 1
-    size = [*r.shape, degrees, C, channels, len(I), table.shape[1] - 1, math.isqrt(len(table))]
+    size = [*r.shape, degrees, C, channels, len(I), Y.shape[2], table.shape[1] - 1, math.isqrt(len(table))]
     return size, [Y, r, I, index, centre, neighbour, table, limits], C
 
 
