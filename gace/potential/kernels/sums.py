@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gace.basis import smooth_cutoff
 from gace.potential.kernels.calls import call, implement, operators
+from gace.potential.kernels.cuda import bonds as warps
 from gace.potential.kernels.triton.launch import runs_on
 from gace.potential.zbl import AMPLITUDE, DECAY
 
@@ -59,24 +60,24 @@ def _size(r: Tensor, constants: Tensor, power: int, repulsion: bool, inner: bool
 
 
 def _forward(r: Tensor, *arguments: Any) -> Tensor:
+    r, *tables = (one.contiguous() for one in (r, *arguments[:3]))
     if r.device.type != "cpu" or runs_on(r):
-        return _plain_forward(r, *arguments)
-    centre, neighbour, constants = (one.contiguous() for one in arguments[:3])
+        found = warps.sums_forward(r, *tables, *arguments[3:])
+        return _plain_forward(r, *arguments) if found is None else found
     out = r.new_empty(len(r), 3)
-    size = _size(r, constants, *arguments[3:])
-    call("bond_sums_forward", r.dtype, size, centre, neighbour, constants, r.contiguous(), out)
+    size = _size(r, tables[2], *arguments[3:])
+    call("bond_sums_forward", r.dtype, size, *tables, r, out)
     return out
 
 
 def _backward(g: Tensor, r: Tensor, *arguments: Any) -> Tensor:
+    g, r, *tables = (one.contiguous() for one in (g, r, *arguments[:3]))
     if r.device.type != "cpu" or runs_on(r):
-        return _plain_backward(g, r, *arguments)
-    centre, neighbour, constants = (one.contiguous() for one in arguments[:3])
+        found = warps.sums_backward(g, r, *tables, *arguments[3:])
+        return _plain_backward(g, r, *arguments) if found is None else found
     out = r.new_empty(r.shape)
-    size = _size(r, constants, *arguments[3:])
-    call(
-        "bond_sums_backward", r.dtype, size, centre, neighbour, constants, g.contiguous(), r.contiguous(), out
-    )  # fmt: skip
+    size = _size(r, tables[2], *arguments[3:])
+    call("bond_sums_backward", r.dtype, size, *tables, g, r, out)
     return out
 
 
@@ -89,7 +90,7 @@ def _of_bonds(centre: Tensor, neighbour: Tensor, constants: Tensor) -> tuple[Ten
 def _plain_forward(
     r: Tensor, centre: Tensor, neighbour: Tensor, constants: Tensor, power: int, repulsion: bool, inner: bool
 ) -> Tensor:
-    """The sums by PyTorch, where there is no kernel for them: on a GPU."""
+    """The sums by PyTorch, where there is no kernel for them: on a GPU without a compiler."""
     inverse_cutoff, charges, inverse_length, inverse_range, reach, inverse_width = _of_bonds(
         centre, neighbour, constants
     )
