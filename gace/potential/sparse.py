@@ -8,7 +8,7 @@ over components are ``(N, components, K)`` here: what belongs to an atom lies to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,26 @@ from torch import Tensor, nn
 
 from gace.potential.coupling import Coupling, RawCoupling, Rows
 from gace.potential.irreps import SCALAR, Irreps
-from gace.potential.kernels import WeightedCoupling, density, splined
+from gace.potential.kept import Kept, fixed
+from gace.potential.kernels import WeightedCoupling, density, mixed, products, splined
 
 if TYPE_CHECKING:
     from gace.potential.layer import Bonds, Layer
 
 _FACTORS = {"pair": ("density", "density"), "triple": ("mixed", "density"), "quadruple": ("mixed", "mixed")}
+
+
+class Weights(NamedTuple):
+    """What the kernels are given of a layer's parameters."""
+
+    density: Tensor
+    """Of the mixed channels ``(paths, K, K)``, scale included."""
+    couplings: dict[str, Tensor]
+    """Of all sums over the rows of each coupling ``(sums, n_elements, K)``, scale included."""
+    of_density: Tensor | None
+    """Of the density's rows in the message ``(n_elements, rows, K)``."""
+    one: Tensor
+    """Ones ``(1, n_elements, K)``, for what has no weights."""
 
 
 class SparseLayer(nn.Module):
@@ -48,20 +62,25 @@ class SparseLayer(nn.Module):
         super().__init__()
         self.scalars, self.outgoing = dict(zip(["density", *couplings], scalar_rows, strict=True)), outgoing
         self.density_irreps, self.density_paths = density
+        self.density_dims = [irrep.dim for irrep in self.density_irreps]
+        self.outgoing_dims = [irrep.dim for irrep in outgoing or ()]
+        self.kept: Kept[Weights] = Kept()
         self.raw = None
         if raw is not None:  # linear: the second factor is one
             n, matrix = len(raw.matrix), raw.matrix.numpy()[:, :, None]
             self.raw = WeightedCoupling(matrix, [0] * n, range(n), targets=n, equal=False)
         self.products = nn.ModuleDict()
-        self.paths: dict[str, slice] = {}
-        """Which weights of the message belong to the density and to each coupling."""
-        start = 0
+        self.paths: list[int] = []
+        """How many weights of the message belong to the density and to each coupling, one after the other."""
+        self.head = scalar_rows[0]
+        """So many rows of the density are needed by themselves: scalars, and those in the message."""
         if outgoing is not None:
             rows = Rows.joined(outgoing, [(self.density_irreps, [1] * len(self.density_irreps))])
-            self.paths["density"], start = slice(0, rows.n_paths), rows.n_paths
+            self.paths.append(rows.n_paths)
             self.register_buffer("density_path", torch.tensor(rows.path), persistent=False)
             self.register_buffer("density_target", torch.tensor(rows.target), persistent=False)
             self.density_rows, self.direct = message_rows[0], rows.target == list(range(rows.dim))
+            self.head = max(self.head, self.density_rows)
         for (name, coupling), n_scalar, n_message in zip(
             couplings.items(), scalar_rows[1:], message_rows[1:], strict=True
         ):
@@ -72,7 +91,7 @@ class SparseLayer(nn.Module):
             stack.add(Rows.of(Irreps([SCALAR]), [n_scalar]), n_scalar, apart=True)
             if outgoing is not None:
                 rows = Rows.joined(outgoing, [(coupling.out, counts)])
-                self.paths[name], start = slice(start, start + rows.n_paths), start + rows.n_paths
+                self.paths.append(rows.n_paths)
                 stack.add(rows, n_message)
             self.products[name] = stack.product()
             self.register_buffer(f"{name}_first", torch.tensor(stack.first), persistent=False)
@@ -81,78 +100,102 @@ class SparseLayer(nn.Module):
         self, layer: Layer, bonds: Bonds, carried: Tensor | None, species: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Invariants ``(N, n_scalar, K)`` and message ``(N, dim, K)``, None in the last layer."""
-        factors = {"density": self._density(layer, bonds, carried, species)}
-        A = factors["density"]
-        invariants = [A[:, : self.scalars["density"]]]
-        message = None
-        if self.outgoing is not None:
-            message = self._of_density(A, layer.message_weights[self.paths["density"]], species)
+        sources = self._sources(layer)
+        evaluation = fixed(sources)
+        weights = self.kept(sources, lambda: self._weights(layer)) if evaluation else self._weights(layer)
+        A, head = self._density(layer, bonds, carried, species, weights, evaluation)
+        factors = {"density": A}
+        n_scalar = self.scalars["density"]
+        invariants = [head if n_scalar == self.head else head[:, :n_scalar]]
+        message = None if weights.of_density is None else self._of_density(head, weights.of_density, species)
         for name, coupling in layer.couplings.items():
             n_scalar = self.scalars[name]
-            weights = [A.new_ones(1, 1, 1).expand(n_scalar, layer.n_elements, A.shape[2])]
-            n_mixed = 0
-            if name == "pair" and len(layer.couplings) > 1:
-                n_mixed = coupling.out.dim
-                weights.insert(0, layer.pair_weights)
-            if message is not None:
-                weights.append(layer.message_weights[self.paths[name]])
-            scale = coupling.scale.index_select(0, getattr(self, f"{name}_first")).unsqueeze(2)
+            n_mixed = coupling.out.dim if self._is_factor(layer, name) else 0
             x, y = (factors[one] for one in _FACTORS[name])
-            found = self.products[name](x, y, torch.cat(weights) * scale, species)
+            found = self.products[name](x, y, weights.couplings[name], species)
             # in one go: the derivative is then one array, not a sum of three padded ones
-            mixed, scalars, summed = found.split(
+            higher, scalars, summed = found.split(
                 [n_mixed, n_scalar, found.shape[1] - n_mixed - n_scalar], dim=1
             )
             if n_mixed:
-                factors["mixed"] = mixed
+                factors["mixed"] = higher.contiguous()  # once, not by every product that reads it
             invariants.append(scalars)
             if message is not None:
                 message = message + summed
-        return torch.cat(invariants, dim=1), None if message is None else self._mix(layer, message, species)
+        if message is not None:
+            message = self._mix(layer, message, species, evaluation)
+        return torch.cat(invariants, dim=1), message
 
-    def _density(self, layer: Layer, bonds: Bonds, carried: Tensor | None, species: Tensor) -> Tensor:
-        """A ``(N, dim, K)``: sum over neighbours first, then couple, then mix channels."""
+    def _sources(self, layer: Layer) -> list[Tensor]:
+        """The parameters and scales that the sums over rows are weighted by."""
+        found = [layer.density_weights, layer.density_scale]
+        found += [coupling.scale for coupling in layer.couplings.values()]
+        if len(layer.couplings) > 1:
+            found.append(layer.pair_weights)
+        if self.outgoing is not None:
+            found += [layer.message_weights, layer.message_mixing, layer.leaf]
+        return found
+
+    def _weights(self, layer: Layer) -> Weights:
+        """What is made of parameters and scales alone."""
+        density = layer.density_weights * layer.density_scale.view(-1, 1, 1)
+        one = density.new_ones(1, layer.n_elements, density.shape[2])
+        of_density = None
+        of_messages: list[Tensor] = []
+        if self.outgoing is not None:
+            first, *of_messages = layer.message_weights.split(self.paths)
+            of_density = first.index_select(0, self.density_path).transpose(0, 1).contiguous()
+        couplings = {}
+        for position, (name, coupling) in enumerate(layer.couplings.items()):
+            parts = [one.expand(self.scalars[name], -1, -1), *of_messages[position : position + 1]]
+            if self._is_factor(layer, name):
+                parts.insert(0, layer.pair_weights)
+            scale = coupling.scale.index_select(0, getattr(self, f"{name}_first")).unsqueeze(2)
+            couplings[name] = torch.cat(parts) * scale
+        return Weights(density, couplings, of_density, one)
+
+    @staticmethod
+    def _is_factor(layer: Layer, name: str) -> bool:
+        """Whether a sum over the paths of this coupling enters higher products."""
+        return name == "pair" and len(layer.couplings) > 1
+
+    def _density(
+        self,
+        layer: Layer,
+        bonds: Bonds,
+        carried: Tensor | None,
+        species: Tensor,
+        weights: Weights,
+        evaluation: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """A ``(N, dim, K)`` and its first rows: sum over neighbours first, then couple, then mix channels."""
         if self.raw is None:  # what a neighbour of the first layer says is its element
             rows = _summed(layer, bonds, layer.indicator.unsqueeze(1), bonds.neighbour_species, species)
         else:
             summed = _summed(layer, bonds, carried, bonds.neighbour, species)
-            one = summed.new_ones(1, 1, 1)
-            rows = self.raw(
-                summed,
-                one.expand(len(summed), 1, summed.shape[2]),
-                one.expand(1, layer.n_elements, summed.shape[2]),
-                species,
-            )
-        weights = layer.density_weights * layer.density_scale.view(-1, 1, 1)
-        mixed, row, path = [], 0, 0
-        for irrep, count in zip(self.density_irreps, self.density_paths, strict=True):
-            # rows of an irrep are ordered by component, then path: the sum over paths is part of the product
-            block = rows[:, row : row + irrep.dim * count].reshape(len(rows) * irrep.dim, -1)
-            product = block @ weights[path : path + count].flatten(0, 1)
-            mixed.append(product.view(len(rows), irrep.dim, -1))
-            row, path = row + irrep.dim * count, path + count
-        return torch.cat(mixed, dim=1)
+            ones = summed.new_ones(len(summed), 1, summed.shape[2])
+            rows = self.raw(summed, ones, weights.one, species)
+        if evaluation:
+            return mixed(rows, weights.density, self.density_dims, self.density_paths, head=self.head)
+        A = torch.cat(products(rows, weights.density, self.density_dims, self.density_paths), dim=1)
+        return A, A[:, : self.head]
 
-    def _of_density(self, A: Tensor, weights: Tensor, species: Tensor) -> Tensor:
+    def _of_density(self, head: Tensor, weights: Tensor, species: Tensor) -> Tensor:
         """What the density itself contributes to the message."""
         assert self.outgoing is not None
-        weight = weights.index_select(0, self.density_path).transpose(0, 1).index_select(0, species)
-        rows = A[:, : self.density_rows] * weight
+        rows = head[:, : self.density_rows] * weights.index_select(0, species)
         if self.direct:
             return rows
         whole = rows.new_zeros(len(rows), self.outgoing.dim, rows.shape[2])
         return whole.index_add(1, self.density_target, rows)
 
-    def _mix(self, layer: Layer, summed: Tensor, species: Tensor) -> Tensor:
+    def _mix(self, layer: Layer, summed: Tensor, species: Tensor, evaluation: bool) -> Tensor:
         """Channels mixed irrep by irrep, and what the element itself says."""
-        assert self.outgoing is not None
-        mixed = []
-        for position, part in enumerate(self.outgoing.slices()):
-            block = summed[:, part]
-            product = block.reshape(-1, block.shape[2]) @ layer.message_mixing[position]
-            mixed.append(product.view_as(block))
-        leaf = layer.leaf.index_select(0, species).unsqueeze(1)
-        return torch.cat([mixed[0] + leaf, *mixed[1:]], dim=1)
+        dims, counts = self.outgoing_dims, [1] * len(self.outgoing_dims)
+        if evaluation:
+            return mixed(summed, layer.message_mixing, dims, counts, leaf=layer.leaf, species=species)[0]
+        scalars, *rest = products(summed, layer.message_mixing, dims, counts)
+        return torch.cat([scalars + layer.leaf.index_select(0, species).unsqueeze(1), *rest], dim=1)
 
 
 def _summed(

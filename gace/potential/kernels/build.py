@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = ("bonds.cpp", "coupling.cpp", "density.cpp", "splined.cpp")
+SOURCES = ("bonds.cpp", "coupling.cpp", "density.cpp", "mixed.cpp", "splined.cpp")
 HEADERS = ("vectors.h", "density.h")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
 
