@@ -17,7 +17,7 @@ OPTIONS = ("-default-device",)
 LEAST = 8
 """Bonds that a warp has at least."""
 
-ATOMS = 64
+ATOMS = 32
 """Atoms whose channels a block mixes, if there are many."""
 
 

@@ -162,18 +162,17 @@ def mixed(
             jobs.append((dim, rows, count, count, components, 1, path))
         rows, components, path = rows + dim * count, components + dim, path + count
     block, most = min(32, channels[1]), 1 if transposed else max(counts)
-    if channels[0] * size % 16 or channels[1] % block or 32 % block:
-        return None
-    longest = most * channels[0] * size
-    # rows at a time: two turns of each warp and the matrix lie in shared memory
-    left = (SHARED - longest * block) // (2 * 4 * longest * (32 // block))
-    at_once = next((rows for rows in (8, 4, 2) if rows <= left), 0)
-    if not at_once:
+    if (
+        channels[0] * size % 16
+        or channels[1] % block
+        or 32 % block
+        or most * channels[0] * block * size > SHARED
+    ):
         return None
     given, made = (components, rows) if transposed else (rows, components)
     code = source(
-        "mixed", dtype, KIN=channels[0], KOUT=channels[1], KB=block, WARPS=4, ROWS=at_once, IN=given,
-        OUT=made, MOST=most, TRANSPOSED=int(transposed),
+        "mixed", dtype, KIN=channels[0], KOUT=channels[1], KB=block, WARPS=4, IN=given, OUT=made, MOST=most,
+        TRANSPOSED=int(transposed),
     )  # fmt: skip
     table = ", ".join("{" + ", ".join(map(str, job)) + "}" for job in jobs)
     table = f"__constant__ int JOBS[{len(jobs)}][7] = {{{table}}};\n"
