@@ -14,6 +14,7 @@ import torch
 
 from gace.basis import SphericalHarmonics
 from gace.potential.kernels.build import library
+from gace.potential.kernels.cuda import bonds as launchers
 from gace.potential.kernels.cuda import warps
 
 COMPILER = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
@@ -293,6 +294,59 @@ def test_mixed(tmp_path, dims, counts, channels, dtype):
         OnHost(tmp_path / str(transposed), "mixed", code)(grid, 128, [g, weights, out, atoms, 4])
         compare(out, want)
         assert made[1] == expected.shape[2]
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """The launchers of ``cuda/bonds.py`` with the processor in the place of a GPU."""
+    made = {}
+
+    def kernel(name, code, device):
+        return made.setdefault((name, code), OnHost(tmp_path / f"{name}{len(made)}", name, code))
+
+    monkeypatch.setattr(launchers, "_usable", lambda x: True)
+    monkeypatch.setattr(launchers, "_made", kernel)
+    monkeypatch.setattr(launchers, "_run", lambda kernel, grid, threads, *given: kernel(grid, threads, given))
+    return made
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_launchers(launched, dtype):
+    """What the operators ask of a GPU comes back as they give it on the processor."""
+    centre, neighbour, r = bonds(dtype)
+    vector = draw(N, J, 3, dtype=dtype)
+    for one, other in zip(
+        launchers.geometry_forward(vector, 4), torch.ops.gace.geometry(vector, 4), strict=True
+    ):
+        compare(one, other)
+    slopes = draw(N, J, dtype=dtype), draw(N, J, 16, dtype=dtype), vector, 4
+    compare(launchers.geometry_backward(*slopes), torch.ops.gace.geometry_backward(*slopes))
+    constants = torch.tensor([[0.3, 250.0, 5.0, 0.5, 3.0, 0.9]] * ELEMENTS**2, dtype=dtype)
+    how = r, centre, neighbour, constants, 6, True, True
+    compare(launchers.sums_forward(*how), torch.ops.gace.bond_sums(*how))
+    g = draw(N, 3, dtype=dtype)
+    compare(launchers.sums_backward(g, *how), torch.ops.gace.bond_sums_backward(g, *how))
+    table, limits = draw(ELEMENTS**2, 6, 3, 4 * 8, dtype=dtype), torch.tensor([1.0, 2.0, 3.5], dtype=dtype)
+    I, index = draw(N, 3, 8, dtype=dtype), (torch.arange(N * J) * 7 % N).view(N, J)
+    given = draw(N, J, 16, dtype=dtype), r, I, index, centre, neighbour, table, limits, 4, 8
+    expected = torch.ops.gace.splined(*given)
+    compare(launchers.splined_forward(*given), expected)
+    g = draw(*expected.shape, dtype=dtype)
+    for fixed_order in (False, True):
+        torch.use_deterministic_algorithms(fixed_order)
+        try:
+            found = launchers.splined_backward(g, *given, True)
+        finally:
+            torch.use_deterministic_algorithms(False)
+        for one, other in zip(found, torch.ops.gace.splined_backward(g, *given, True), strict=True):
+            compare(one, other)
+    weights, dims, counts = draw(3, 8, 8, dtype=dtype), (1, 3), (2, 1)
+    rows = draw(N, 5, 8, dtype=dtype)
+    whole, nothing = torch.ops.gace.mixed(rows, weights, None, None, dims, counts, 0)
+    compare(launchers.mixed(rows, weights, dims, counts, False), whole)
+    back = torch.ops.gace.mixed_backward(whole, nothing, weights, dims, counts)
+    compare(launchers.mixed(whole, weights, dims, counts, True), back)
+    assert len(launched) == 9  # the order of sums over messages makes a kernel of its own
 
 
 def test_what_no_warp_can_hold():

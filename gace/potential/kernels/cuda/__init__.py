@@ -1,1 +1,1 @@
-"""Couplings written out as CUDA C++, which PyTorch compiles by CUDA's own library (NVRTC)."""
+"""Kernels in CUDA C++, which PyTorch compiles by CUDA's own library (NVRTC)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,52 +146,31 @@ def _splined(
     return warps.splined(degrees, Y.shape[2], C, channels, r.dtype, carried, index.numel() > 0, mode)
 
 
-def sums_forward(
-    distance: Tensor,
-    centre: Tensor,
-    neighbour: Tensor,
-    constants: Tensor,
-    power: int,
-    repulsion: bool,
-    inner: bool,
-) -> Tensor | None:
+def sums_forward(distance: Tensor, *arguments: Any) -> Tensor | None:
     """As ``gace::bond_sums``."""
-    if not _usable(distance):
-        return None
-    kernel = _made("sums_forward", warps.sums(power, repulsion, inner, distance.dtype), distance.device)
-    if kernel is None:
-        return None
-    N, J = distance.shape
-    out = distance.new_empty(N, 3)
-    _run(
-        kernel, (-(-N // 4), 1, 1), 128, distance, centre, neighbour, constants, out, N, J,
-        round(len(constants) ** 0.5),
-    )  # fmt: skip
-    return out
+    *tables, power, repulsion, inner = arguments
+    given, blocks = [distance, *tables], -(-len(distance) // 4)
+    return _sums("sums_forward", given, (power, repulsion, inner), (len(distance), 3), blocks)
 
 
-def sums_backward(
-    g: Tensor,
-    distance: Tensor,
-    centre: Tensor,
-    neighbour: Tensor,
-    constants: Tensor,
-    power: int,
-    repulsion: bool,
-    inner: bool,
-) -> Tensor | None:
+def sums_backward(g: Tensor, distance: Tensor, *arguments: Any) -> Tensor | None:
     """As ``gace::bond_sums_backward``."""
-    if not _usable(distance):
-        return None
-    kernel = _made("sums_backward", warps.sums(power, repulsion, inner, distance.dtype), distance.device)
+    *tables, power, repulsion, inner = arguments
+    given, blocks = [g, distance, *tables], -(-distance.numel() // 128)
+    return _sums("sums_backward", given, (power, repulsion, inner), tuple(distance.shape), blocks)
+
+
+def _sums(
+    name: str, given: list[Tensor], how: tuple[int, bool, bool], made: tuple[int, ...], blocks: int
+) -> Tensor | None:
+    distance, *_, neighbour, constants = given[-4:]
+    kernel = None
+    if _usable(distance):
+        kernel = _made(name, warps.sums(*how, distance.dtype), distance.device)
     if kernel is None:
         return None
-    N, J = distance.shape
-    out = torch.empty_like(distance)
-    _run(
-        kernel, (-(-N * J // 128), 1, 1), 128, g, distance, centre, neighbour, constants, out, N, J,
-        round(len(constants) ** 0.5),
-    )  # fmt: skip
+    out, elements = distance.new_empty(made), round(len(constants) ** 0.5)
+    _run(kernel, (blocks, 1, 1), 128, *given, out, *neighbour.shape, elements)
     return out
 
 
