@@ -14,7 +14,7 @@ COULOMB = 14.399645
 """e²/(4πε₀), eV Å."""
 
 AMPLITUDE, DECAY = (0.18175, 0.50986, 0.28022, 0.02817), (3.19980, 0.94229, 0.40290, 0.20162)
-"""The universal screening function, a sum of four exponentials; also in ``kernels/bonds.cpp``."""
+"""The universal screening function, a sum of four exponentials; repeated in ``bonds.cpp`` and ``sums.cu``."""
 
 
 class CoreRepulsion(nn.Module):
