@@ -20,6 +20,15 @@ ELEMENTS = ["H", "C", "O"]
 ISOLATED = {"H": -13.5, "C": -1027.0, "O": -2041.0, "Si": -7870.0}
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    """Kernels on one thread and on two; what was set is put back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Bit-for-bit comparisons need a fixed order of summation."""

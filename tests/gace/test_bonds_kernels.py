@@ -28,15 +28,6 @@ PAIRS = {"C-H": 3.1, "O-O": 3.5}
 INNER = {"C-H": 1.1, "C-C": 1.5, "C-O": 1.4, "H-O": 0.97}
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    """Kernels on one thread and on two; what was set is put back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def draw(*shape: int) -> Tensor:
     """Normal numbers, the same for the same shape."""
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))

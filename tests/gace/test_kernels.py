@@ -23,15 +23,6 @@ WIDTHS = [3, 9, 17, 35]
 """Channels: fewer than a vector holds, one vector and a rest, two and a rest, four and a rest."""
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    """Kernels on one thread and on two; what was set is put back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def draw(*shape: int) -> torch.Tensor:
     """Normal numbers that are differentiated by."""
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import pickle
 import sys
 
 import pytest
@@ -24,15 +23,6 @@ from gace.structures.neighbours import build_graph
 pytestmark = pytest.mark.skipif(library() is None, reason="no C++ compiler to build the kernels")
 
 DIMS, COUNTS = [1, 3, 5, 1, 3], [1, 3, 2, 2, 1]
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    """Kernels on one thread and on two; what was set is put back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -221,7 +211,6 @@ def test_precision_and_copies():
     names = list(model.state_dict())
     other = copy.deepcopy(model)
     assert other.layers[0].sparse.kept._last is None
-    assert pickle.loads(pickle.dumps(model)).layers[0].sparse.kept._last is None
     times(other, 1.05)
     assert_same(energy_and_gradients(other, graph), trained(other, graph))
     assert_same(energy_and_gradients(model, graph), exact, 0.0)

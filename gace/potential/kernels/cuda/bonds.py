@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,84 +66,87 @@ def geometry_backward(
     return out
 
 
-def splined_forward(
-    Y: Tensor,
-    r: Tensor,
-    I: Tensor,
-    index: Tensor,
-    centre: Tensor,
-    neighbour: Tensor,
-    table: Tensor,
-    limits: Tensor,
-    degrees: int,
-    channels: int,
-) -> Tensor | None:
-    """As ``gace::splined``."""
-    C = I.shape[1] if I.numel() else 1
-    code = _splined(Y, r, I, index, degrees, channels, 0)
-    kernel = _made("splined_forward", code[0], r.device) if code else None
-    if code is None or kernel is None:
+class _Plan(NamedTuple):
+    """What both launches on the bonds of some atoms share."""
+
+    kernel: Launch
+    grid: tuple[int, int, int]
+    threads: int
+    given: list[Tensor]
+    """Arrays that come first among the arguments."""
+    numbers: list[int]
+    """Integers that come last."""
+    pieces: int
+    """Of the channels."""
+    parts: int
+    """Of each atom's bonds."""
+
+
+def splined_forward(*arguments: Any) -> Tensor | None:
+    """Arguments of ``gace::splined``, contiguous."""
+    plan = _planned("splined_forward", 0, *arguments)
+    if plan is None:
         return None
-    N, J = r.shape
-    each, shape = code[1].warps, code[1]
-    pieces = channels // shape.warp
-    parts = cuts(N * pieces, -(-J // LEAST), r)
-    out = r.new_empty(parts, N, degrees**2 * C, channels)
-    elements, intervals = round(len(table) ** 0.5), table.shape[1] - 1
-    _run(
-        kernel, (-(-N * parts // each), pieces, 1), 32 * each,
-        table, limits, centre, neighbour, r, index, Y, I, out, N, J, parts, elements, intervals,
-    )  # fmt: skip
-    return out[0] if parts == 1 else out.sum(0)
+    _, r, I, *_, degrees, channels = arguments
+    C = I.shape[1] if I.numel() else 1
+    out: Tensor = r.new_empty(plan.parts, len(r), degrees**2 * C, channels)
+    _run(plan.kernel, plan.grid, plan.threads, *plan.given, out, *plan.numbers)
+    return out[0] if plan.parts == 1 else out.sum(0)
 
 
-def splined_backward(
-    g: Tensor,
-    Y: Tensor,
-    r: Tensor,
-    I: Tensor,
-    index: Tensor,
-    centre: Tensor,
-    neighbour: Tensor,
-    table: Tensor,
-    limits: Tensor,
-    degrees: int,
-    channels: int,
-    of_messages: bool,
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """As ``gace::splined_backward``; what messages are owed in a fixed order if PyTorch is told so."""
+def splined_backward(g: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Arguments of ``gace::splined_backward``, contiguous; messages in a fixed order if PyTorch is told."""
+    *forward, of_messages = arguments
+    Y, r, I, index, *_ = forward
     mode = 0
     if of_messages and I.numel():
         mode = 2 if index.numel() and not torch.are_deterministic_algorithms_enabled() else 1
-    code = _splined(Y, r, I, index, degrees, channels, mode)
-    kernel = _made("splined_backward", code[0], r.device) if code else None
-    if code is None or kernel is None:
+    plan = _planned("splined_backward", mode, *forward)
+    if plan is None:
         return None
-    N, J = r.shape
-    each, shape = code[1].warps, code[1]
-    pieces = channels // shape.warp
-    parts = cuts(N * pieces, -(-J // LEAST), r)
-    dY, dr = Y.new_empty(pieces, *Y.shape), r.new_empty(pieces, N, J)
+    dY, dr = Y.new_empty(plan.pieces, *Y.shape), r.new_empty(plan.pieces, *r.shape)
     # zeros: bonds beyond the cutoff are passed over, and what is added needs something to be added to
-    dI = I.new_zeros(I.shape if mode != 1 else (N * J, *I.shape[1:]))
-    elements, intervals = round(len(table) ** 0.5), table.shape[1] - 1
-    _run(
-        kernel, (-(-N * parts // each), pieces, 1), 32 * each,
-        table, limits, centre, neighbour, r, index, Y, I, g, dY, dr, dI, N, J, parts, elements, intervals,
-    )  # fmt: skip
+    dI = I.new_zeros(I.shape if mode != 1 else (r.numel(), *I.shape[1:]))
+    _run(plan.kernel, plan.grid, plan.threads, *plan.given, g, dY, dr, dI, *plan.numbers)
     if mode == 1 and index.numel():
         dI = torch.zeros_like(I).index_add_(0, index.reshape(-1), dI)
-    return (dY[0], dr[0], dI) if pieces == 1 else (dY.sum(0), dr.sum(0), dI)
+    return (dY[0], dr[0], dI) if plan.pieces == 1 else (dY.sum(0), dr.sum(0), dI)
 
 
-def _splined(
-    Y: Tensor, r: Tensor, I: Tensor, index: Tensor, degrees: int, channels: int, mode: int
-) -> tuple[str, warps.Shape] | None:
+def _planned(
+    name: str,
+    mode: int,
+    Y: Tensor,
+    r: Tensor,
+    I: Tensor,
+    index: Tensor,
+    centre: Tensor,
+    neighbour: Tensor,
+    table: Tensor,
+    limits: Tensor,
+    degrees: int,
+    channels: int,
+) -> _Plan | None:
     if not _usable(r):
         return None
     carried = I.numel() > 0
     C = I.shape[1] if carried else 1
-    return warps.splined(degrees, Y.shape[2], C, channels, r.dtype, carried, index.numel() > 0, mode)
+    code = warps.splined(degrees, Y.shape[2], C, channels, r.dtype, carried, index.numel() > 0, mode)
+    kernel = _made(name, code[0], r.device) if code else None
+    if code is None or kernel is None:
+        return None
+    (N, J), shape = r.shape, code[1]
+    pieces = channels // shape.warp
+    parts = cuts(N * pieces, -(-J // LEAST), r)
+    return _Plan(
+        kernel,
+        (-(-N * parts // shape.warps), pieces, 1),
+        32 * shape.warps,
+        [table, limits, centre, neighbour, r, index, Y, I],
+        [N, J, parts, round(len(table) ** 0.5), table.shape[1] - 1],
+        pieces,
+        parts,
+    )
 
 
 def sums_forward(distance: Tensor, *arguments: Any) -> Tensor | None:
