@@ -1,6 +1,7 @@
 """Train one of the kept potentials from the published data by its family's recipe.
 
     python benchmarks/potentials/train.py rmd17-ethanol-50 --work runs
+    python benchmarks/potentials/train.py rmd17-ethanol-50 --seed 2 --members 2 --add
     python benchmarks/potentials/train.py --list
 
 Where a potential has several recipes, their weights in the mean are those that err least on every fifth
@@ -103,6 +104,11 @@ def main() -> None:
         "molecule with fewer structures will do",
     )
     parser.add_argument("--no-copy", action="store_true", help="leave benchmarks/potentials alone")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="graph ACEs of more seeds beside those that are kept, which stay as they are",
+    )
     args = parser.parse_args()
     if args.list or args.name is None:
         print("\n".join(sorted(TASKS)))
@@ -111,7 +117,7 @@ def main() -> None:
 
     task, out = TASKS[args.name], args.work / args.name
     runs = []
-    for recipe in task.recipes:
+    for recipe in task.recipes[-1:] if args.add else task.recipes:
         config = configuration(task, out, recipe)
         if args.seed is not None:
             config["seed"] = args.seed
@@ -131,6 +137,10 @@ def main() -> None:
             line = {"name": args.name, "recipe": recipe, "seed": first + member, **result.metrics}
             print(json.dumps({**line, "core_seconds": result.core_seconds}), flush=True)
             runs.append(Run(recipe, {**asked, "seed": first + member}, result.bundle))
+    if args.add:
+        if not args.no_copy:
+            add(args.name, runs)
+        return
     weights = None
     if len(task.recipes) > 1:
         from left_out import trained_without
@@ -191,17 +201,7 @@ def keep(
     save_bundle(whole, kept)
     documents: dict[str, str] = {}
     for number, run in enumerate(runs):
-        member = "" if number == 0 else f"-{number + 1}"
-        for log, folder in (
-            ("metrics", run.bundle.parent),
-            ("metrics-pretraining", run.bundle.parent / "pretraining/run"),
-        ):
-            if not (folder / "metrics.jsonl").exists():
-                continue
-            lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-            # hundreds of short epochs say little: those that were validated do
-            told = [line for line in lines if '"validation"' in line] or lines
-            (kept / f"{log}{member}.jsonl").write_text("".join(told))
+        _keep_logs(kept, run, number)
         order = run.config["data"].get("stress_order")
         own = {} if order is None else {"stress_order": order}
         content = {**run.config, "data": TASKS[name]._asdict() | {"folder": "GACE_BENCHMARK_DATA"} | own}
@@ -216,6 +216,45 @@ def keep(
         if weights is not None:
             text += f"# weight in the mean {weights[number - 1]:g}\n"
         (kept / f"training{'' if number == 1 else f'-{number}'}.yaml").write_text(text)
+
+
+def add(name: str, runs: list[Run]) -> None:
+    """More seeds of the graph ACE to ``benchmarks/potentials/NAME``; they share the weight that it has."""
+    from seeds import with_more
+
+    import gace
+    from gace.potential import save_bundle
+
+    kept = HERE / name
+    before = gace.load(kept, device="cpu", dtype="float32")
+    there = len(before.members)
+    more = [gace.load(run.bundle, device="cpu", dtype="float32") for run in runs]
+    # saving replaces what else is in the folder
+    others = {file.name: file.read_text() for file in kept.iterdir() if file.suffix in (".jsonl", ".yaml")}
+    save_bundle(with_more(before, more), kept)
+    for file, text in others.items():
+        (kept / file).write_text(text)
+    for number, run in enumerate(runs, start=there):
+        _keep_logs(kept, run, number)
+    recipe = kept / ("training.yaml" if len(TASKS[name].recipes) == 1 else "training-2.yaml")
+    seeds = ", ".join(str(run.config["seed"]) for run in runs)
+    own = ", each with walks and a pretraining of its own" if "pretraining" in runs[0].config else ""
+    recipe.write_text(recipe.read_text() + f"# and {runs[0].recipe} with seeds {seeds}{own}\n")
+
+
+def _keep_logs(kept: Path, run: Run, number: int) -> None:
+    """The log of a member, and that of its pretraining if it had one of its own."""
+    member = "" if number == 0 else f"-{number + 1}"
+    for log, folder in (
+        ("metrics", run.bundle.parent),
+        ("metrics-pretraining", run.bundle.parent / "pretraining/run"),
+    ):
+        if not (folder / "metrics.jsonl").exists():
+            continue
+        lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+        # hundreds of short epochs say little: those that were validated do
+        told = [line for line in lines if '"validation"' in line] or lines
+        (kept / f"{log}{member}.jsonl").write_text("".join(told))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from gace.errors import InputError
+from gace.potential.adjoint import adjoint
 from gace.potential.blocks import block_size, energy_and_gradients_by_blocks, run_plainly
 from gace.potential.compilation import CompiledFunction, compiler_available
 from gace.potential.derivatives import Prediction, energy_and_gradients
@@ -70,7 +71,7 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
 
 def _launched(model: GraphACE, tables: list[RadialTable] | None) -> Evaluate:
     """Operation by operation; on a GPU small structures as one recording."""
-    evaluate = partial(evaluate_eagerly, model, tables=tables)
+    evaluate = partial(evaluate_eagerly, model, tables=tables, whole=adjoint(model, tables))
     if not wanted(next(model.parameters()).device):
         return evaluate
     bonds = eager_bonds(next(model.parameters()))
@@ -80,9 +81,19 @@ def _launched(model: GraphACE, tables: list[RadialTable] | None) -> Evaluate:
 
 
 def evaluate_eagerly(
-    model: GraphACE, graph: Graph, tables: Sequence[RadialTable] | None = None
+    model: GraphACE,
+    graph: Graph,
+    tables: Sequence[RadialTable] | None = None,
+    whole: Evaluate | None = None,
 ) -> Prediction:
-    """At once if the graph is small, else block by block; with ``tables`` for its radial functions."""
+    """At once if the graph is small, else block by block.
+
+    Args:
+        model: the potential.
+        graph: on its device and in its precision.
+        tables: radial functions of each layer in the place of its network.
+        whole: how it is evaluated at once, if not operation by operation.
+    """
     slots = graph.neighbour.shape[1]
     bonds = eager_bonds(graph.edge_vector)
     small = graph.n_atoms * slots <= WHOLE * bonds
@@ -90,6 +101,8 @@ def evaluate_eagerly(
         bonds *= WHOLE
     size = block_size(graph.n_atoms, slots, bonds)
     size = -(-graph.n_atoms // -(-graph.n_atoms // size))  # equal blocks: none is filled up with nothing
+    if size >= graph.n_atoms and whole is not None:
+        return whole(graph)
     if size >= graph.n_atoms:
         return energy_and_gradients(model if tables is None else lambda one: model(one, tables), graph)
     return energy_and_gradients_by_blocks(model, graph, size, tables=tables)

@@ -18,6 +18,7 @@ from gace.potential.coupling import Coupling, RawCoupling, Rows
 from gace.potential.irreps import SCALAR, Irreps
 from gace.potential.kept import Kept, fixed
 from gace.potential.kernels import WeightedCoupling, density, mixed, products, splined
+from gace.potential.kernels.expansion import Coupled, Expansion
 
 if TYPE_CHECKING:
     from gace.potential.layer import Bonds, Layer
@@ -102,7 +103,7 @@ class SparseLayer(nn.Module):
         """Invariants ``(N, n_scalar, K)`` and message ``(N, dim, K)``, None in the last layer."""
         sources = self._sources(layer)
         evaluation = fixed(sources)
-        weights = self.kept(sources, lambda: self._weights(layer)) if evaluation else self._weights(layer)
+        weights = self.kept(sources, lambda: self.weights(layer)) if evaluation else self.weights(layer)
         A, head = self._density(layer, bonds, carried, species, weights, evaluation)
         factors = {"density": A}
         n_scalar = self.scalars["density"]
@@ -126,6 +127,32 @@ class SparseLayer(nn.Module):
             message = self._mix(layer, message, species, evaluation)
         return torch.cat(invariants, dim=1), message
 
+    def expansion(self, layer: Layer) -> Expansion:
+        """All products in one, with the layer's weights as they are now."""
+        weights = self.weights(layer)
+        invariants = sum(self.scalars.values())
+        message = 0 if self.outgoing is None else self.outgoing.dim
+        mixed = layer.couplings["pair"].out.dim if self._is_factor(layer, "pair") else 0
+        couplings, first = [], self.scalars["density"]
+        for name, product in self.products.items():
+            n_mixed = mixed if name == "pair" else 0
+            places = [
+                torch.arange(n_mixed) + invariants + message,
+                torch.arange(self.scalars[name]) + first,
+                torch.arange(message) + invariants,
+            ]
+            couplings.append(Coupled(product, weights.couplings[name], torch.cat(places)))
+            first += self.scalars[name]
+        one, own = weights.one, weights.of_density
+        return Expansion(
+            dim=self.density_irreps.dim,
+            scalars=self.scalars["density"],
+            rows=(invariants, message, mixed),
+            target=one.new_zeros(0).long() if self.outgoing is None else self.density_target,
+            own=one.new_zeros(one.shape[1], 0, one.shape[2]) if own is None else own,
+            couplings=couplings,
+        )
+
     def _sources(self, layer: Layer) -> list[Tensor]:
         """The parameters and scales that the sums over rows are weighted by."""
         found = [layer.density_weights, layer.density_scale]
@@ -136,7 +163,7 @@ class SparseLayer(nn.Module):
             found += [layer.message_weights, layer.message_mixing, layer.leaf]
         return found
 
-    def _weights(self, layer: Layer) -> Weights:
+    def weights(self, layer: Layer) -> Weights:
         """What is made of parameters and scales alone."""
         density = layer.density_weights * layer.density_scale.view(-1, 1, 1)
         one = density.new_ones(1, layer.n_elements, density.shape[2])

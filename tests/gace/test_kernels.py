@@ -51,6 +51,48 @@ def test_weighted_coupling(threads, channels, equal):
     assert gradgradcheck(of_all, everything, fast_mode=channels > 3)
 
 
+def decoded(numbers: list[int], values: list[float]) -> list[tuple[int, int, int, int, float]]:
+    """Both numbers of an inner and of an outer item, and the coefficient, as ``coupling.h`` reads them."""
+    found, at, c = [], 1, 0
+    for _ in range(numbers[0]):
+        n = numbers[at]
+        inner = [tuple(numbers[at + 1 + 2 * k : at + 3 + 2 * k]) for k in range(n)]
+        at += 1 + 2 * n
+        groups, at = numbers[at], at + 1
+        for _ in range(groups):
+            terms, count = numbers[at : at + 2]
+            at += 2
+            for _ in range(count):
+                outer = numbers[at : at + 2]
+                for which in numbers[at + 2 : at + 2 + terms]:
+                    found.append((*inner[which], *outer, values[c]))
+                    c += 1
+                at += 2 + terms
+    assert (at, c) == (len(numbers), len(values))
+    return found
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_lists_hold_every_term_once(equal):
+    """In either order; rows that share no pair are in chunks of their own, so that these stay small."""
+    rng = np.random.default_rng(1)
+    blocks = [rng.normal(size=(6, 9, 9)) * (rng.random((6, 9, 9)) < 0.8) for _ in range(5)]
+    table = np.zeros((30, 45, 45))
+    for k, block in enumerate(blocks):
+        table[6 * k : 6 * k + 6, 9 * k : 9 * k + 9, 9 * k : 9 * k + 9] = block
+    path, target = rng.integers(0, 4, 30), np.arange(30)  # a target each: rows can be told apart
+    coupling = WeightedCoupling(table, path.tolist(), target.tolist(), targets=30, equal=equal)
+    terms, by_row, by_pair, widest = coupling.size[5:9]
+    index, value = coupling.index.tolist(), coupling.value.tolist()
+    assert terms == np.count_nonzero(table)
+    assert 64 < widest <= 81
+    assert index[0] == 5
+    expected = sorted((i, j, path[r], r, table[r, i, j]) for r, i, j in zip(*np.nonzero(table), strict=True))
+    assert sorted(decoded(index[:by_row], value[:terms])) == expected
+    of_pairs = decoded(index[by_row : by_row + by_pair], value[terms : 2 * terms])
+    assert sorted((i, j, p, t, c) for p, t, i, j, c in of_pairs) == expected
+
+
 @pytest.mark.parametrize("channels", WIDTHS)
 @pytest.mark.parametrize("messages", ["none", "gathered", "one each"])
 def test_density(threads, channels, messages):

@@ -176,14 +176,15 @@ def test_coupling(both, dtype, equal, channels):
     x, w, g = (draw(*one, dtype=dtype) for one in ((N, 5, channels), (4, 2, channels), (N, 4, channels)))
     y = x if equal else draw(N, 6, channels, dtype=dtype)
     tables = species, coupling.index, coupling.value, coupling.size
-    both(lambda *a: torch.ops.gace.coupling(*a, *tables, equal), x, y, w)
-    b = x if equal else draw(N, 6, channels, dtype=dtype).flip(0)
+    both(lambda *given: torch.ops.gace.coupling(*given, *tables, equal), x, y, w)
+    a = x.flip(0)
+    b = a if equal else draw(N, 6, channels, dtype=dtype).flip(0)
     for of_y, of_w in ((True, False), (False, True), (True, True)):
         wanted = equal, of_y, of_w
-        both(lambda *a: torch.ops.gace.coupling_backward(*a, *tables, *wanted), g, x, y, w)  # noqa: B023
+        both(lambda *given: torch.ops.gace.coupling_backward(*given, *tables, *wanted), g, x, y, w)  # noqa: B023
         both(
-            lambda *a: torch.ops.gace.coupling_twice(*a[:4], *tables, *a[4:], *wanted),  # noqa: B023
-            g, x, y, w, x.flip(0), b,
+            lambda *given: torch.ops.gace.coupling_twice(*given[:4], *tables, *given[4:], *wanted),  # noqa: B023
+            g, x, y, w, a, b,
         )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def draw(generator, *shape, dtype):
 
 def check(coupling, channels, dtype, folder, of_y, of_w):
     """Values, first and second derivatives against the processor's kernels."""
-    key = coupling.size[7]
+    key = coupling.size[-1]
     what, equal = product(key), coupling.equal
     N, E = 5, 2
     generator = torch.Generator().manual_seed(1)
@@ -147,6 +147,6 @@ def test_of_a_model(tmp_path, name):
 def test_a_product_is_known_by_its_content():
     """Equal coefficients have one number, others another."""
     first, again = (GraphACE.from_preset("2L-small", elements=["H"]).layers[0].sparse for _ in range(2))
-    keys = {name: one.size[7] for name, one in first.products.items()}
-    assert keys == {name: one.size[7] for name, one in again.products.items()}
+    keys = {name: one.size[-1] for name, one in first.products.items()}
+    assert keys == {name: one.size[-1] for name, one in again.products.items()}
     assert len(set(keys.values())) == len(keys)

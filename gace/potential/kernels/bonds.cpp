@@ -1,7 +1,8 @@
 // What an evaluation by tables asks of the bonds besides the tables, and its derivatives: distances and
-// harmonics, and sums over the neighbours of an atom of functions of the distance. A vector of bonds goes
-// through all formulas at once.
+// harmonics, and sums over the neighbours of an atom of functions of the distance; forces and virials in the end.
+// A vector of bonds goes through all formulas at once.
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 #include <vector>
@@ -298,6 +299,31 @@ void sums_backward(const Sums &d, const real *constants, const real *g, const re
   }
 }
 
+// Forces (atom, axis) and virials (structure, axis, axis) from the derivative of the energy by the bonds.
+template <class real>
+void forces(int64_t atoms, int64_t slots, int64_t structures, const int64_t *neighbour, const int64_t *structure,
+            const real *vector, const real *slope, real *force, real *virial) {
+  std::fill(force, force + 3 * atoms, real(0));
+  std::fill(virial, virial + 9 * structures, real(0));
+  for (int64_t n = 0; n < atoms; ++n) {
+    real own[3] = {}, stretched[9] = {};
+    for (int64_t e = n * slots; e < (n + 1) * slots; ++e) {
+      const real *v = vector + 3 * e, *g = slope + 3 * e;
+      real *other = force + 3 * neighbour[e];
+      for (int a = 0; a < 3; ++a) {
+        own[a] += g[a];
+        other[a] -= g[a];
+        for (int b = 0; b < 3; ++b) stretched[3 * a + b] += v[a] * g[b];
+      }
+    }
+    real *to = virial + 9 * structure[n];
+    for (int a = 0; a < 3; ++a) {
+      force[3 * n + a] += own[a];
+      for (int b = 0; b < 3; ++b) to[3 * a + b] += real(0.5) * (stretched[3 * a + b] + stretched[3 * b + a]);
+    }
+  }
+}
+
 inline Sums sums(const int64_t *s, const int64_t *centre, const int64_t *neighbour) {
   return {s[0], s[1], s[2], s[3], s[4] != 0, s[5] != 0, centre, neighbour};
 }
@@ -305,7 +331,7 @@ inline Sums sums(const int64_t *s, const int64_t *centre, const int64_t *neighbo
 }  // namespace
 
 // size: bonds and degrees; or atoms, slots, elements, power of the cutoff, and whether there are repulsion
-// and inner cutoffs
+// and inner cutoffs; or (forces) atoms, slots, structures
 #define ENTRY(real)                                                                                          \
   void geometry_forward_##real(const int64_t *size, const real *vector, real *r, real *Y, int threads) {     \
     geometry_forward(size[0], size[1], vector, r, Y, threads);                                               \
@@ -322,6 +348,10 @@ inline Sums sums(const int64_t *s, const int64_t *centre, const int64_t *neighbo
                                  const real *constants, const real *g, const real *r, real *out,             \
                                  int threads) {                                                              \
     sums_backward(sums(size, centre, neighbour), constants, g, r, out, threads);                             \
+  }                                                                                                          \
+  void forces_##real(const int64_t *size, const int64_t *neighbour, const int64_t *structure,                \
+                     const real *vector, const real *slope, real *force, real *virial, int) {                \
+    forces(size[0], size[1], size[2], neighbour, structure, vector, slope, force, virial);                   \
   }
 
 extern "C" {

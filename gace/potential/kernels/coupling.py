@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gace.potential.kernels.calls import call, folded, fused, implement, no_third_derivative, operators
 from gace.potential.kernels.cuda.written import register
-from gace.potential.kernels.terms import by_index, by_role
+from gace.potential.kernels.terms import by_chunk, by_role
 
 _TABLES = "Tensor species, Tensor index, Tensor value, int[] size"
 _IN = f"Tensor x, Tensor y, Tensor w, {_TABLES}"
@@ -48,24 +48,14 @@ class WeightedCoupling(nn.Module):
         super().__init__()
         where = np.stack(np.nonzero(np.abs(coefficients) > 1e-12))  # (3, terms): row, i, j
         value = coefficients[tuple(where)]
-        both, value_both = where, value
-        if equal:  # the derivative by either factor, in one go
-            both, value_both = np.concatenate([where, where[[0, 2, 1]]], axis=1), np.tile(value, 2)
         sizes, self.equal = coefficients.shape, equal
-        index, counts = [np.stack([path, target], axis=1).ravel()], []
-        values: list[np.ndarray] = []
-        for role, (terms, given) in enumerate(((where, value), (both, value_both), (where, value))):
-            kept = slice(0, 0) if equal and role == 2 else slice(None)
-            found = by_index(np.delete(terms, role, 0)[:, kept], given[kept], terms[role, kept], sizes[role])
-            index, values = index + found[0], values + found[1]
-            counts.append(terms.shape[1])
-        self.size = [sizes[0], max(path, default=-1) + 1, *sizes[1:], targets, *counts[:2]]
         owners = np.asarray(path, dtype=np.int64), np.asarray(target, dtype=np.int64)
+        paths = max(path, default=-1) + 1
+        index, values, widest = by_chunk(where, value, owners)
+        self.size = [sizes[0], paths, *sizes[1:], targets, len(value), *map(len, index), widest]
         # the last number is for the GPU: which product it is
-        self.size.append(register(where, value, owners, (self.size[1], *sizes[1:], targets), equal))
-        of_gpu = by_role(
-            (where, value), (both, value_both), owners, (targets, self.size[1], *sizes[1:]), equal
-        )
+        self.size.append(register(where, value, owners, (paths, *sizes[1:], targets), equal))
+        of_gpu = by_role(where, value, owners, (targets, paths, *sizes[1:]), equal)
         index, values = index + of_gpu[0], values + of_gpu[1]
         self.register_buffer(
             "index", torch.from_numpy(np.concatenate(index).astype(np.int32)), persistent=False
@@ -80,10 +70,11 @@ class WeightedCoupling(nn.Module):
 
 def _sizes(size: list[int], w: Tensor, species: Tensor) -> list[int]:
     """What C needs: sizes of the tables, number of atoms, channels and elements."""
-    return [*size[:7], species.shape[0], w.shape[2], w.shape[1]]
+    return [*size[:-1], species.shape[0], w.shape[2], w.shape[1]]
 
 
-def _forward(*arguments: Any) -> Tensor:
+def forward(*arguments: Any) -> Tensor:
+    """What the operator ``gace::coupling`` does, without recording it."""
     x, y, w, species, index, value = (one.contiguous() for one in arguments[:-2])
     size = arguments[-2]
     if gpu := fused("coupling", x):
@@ -93,13 +84,15 @@ def _forward(*arguments: Any) -> Tensor:
     return out
 
 
-def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """What the operator ``gace::coupling_backward`` does, without recording it."""
     g, x, y, w, species, index, value = (one.contiguous() for one in arguments[:-4])
     size, *wanted = arguments[-4:]
     if gpu := fused("coupling", x):
         return gpu.backward(g, x, y, w, species, index, value, size, *wanted)
     slopes = _slopes(x, y, w, *wanted)
     of_x, of_y, slope = (one if one.numel() else None for one in slopes)
+    of_y = of_x if wanted[0] else of_y
     call(
         "coupling_backward", x.dtype, index, value, _sizes(size, w, species), species,
         g, x, y, w, slope, of_x, of_y,
@@ -117,7 +110,8 @@ def _twice(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     of_g, (of_x, of_y, slope) = _like(g), _slopes(x, y, w, equal, of_y, True)
     call(
         "coupling_twice", x.dtype, index, value, _sizes(size, w, species), species,
-        g, x, y, w, a, b, of_g, slope, of_x, of_y if of_y.numel() else None,
+        g, x, y, w, a, b, of_g, slope, of_x,
+        of_x if equal else of_y if of_y.numel() else None,
     )  # fmt: skip
     return of_g, of_x, of_y, slope if of_w else x.new_empty(0)
 
@@ -210,8 +204,8 @@ def _over_members(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[Te
     return found.unflatten(0, (members, -1)), 0
 
 
-implement("coupling", _forward)
-implement("coupling_backward", _backward)
+implement("coupling", forward)
+implement("coupling_backward", backward)
 implement("coupling_twice", _twice)
 _register = dict(lib=operators)
 torch.library.register_fake(

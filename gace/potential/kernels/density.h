@@ -78,65 +78,88 @@ struct Channels {
         store(out + ((n * LM + lm + m) * C + c) * K + k + u * step, sum[m][u]);
   }
 
-  // derivatives by Y, R and I of <g, sum>, or (tangent) of <g, its tangent>
+  // derivatives by Y, R and I of <g, sum>, or (tangent) of <g, its tangent>; two bonds share what is read of g
   template <bool carried, bool tangent>
-  static void back(const Shape &d, int64_t n, const Bonds &bonds, int64_t k, const int64_t *index, const real *g, const real *Y,
-                   const real *R, const real *I, const real *Yu, const real *Ru, const real *Iu, real *dY, real *dR,
-                   real *dI, V *along) {
+  static void back(const Shape &d, int64_t n, const Bonds &bonds, int64_t k, const int64_t *index, const real *g,
+                   const real *Y, const real *R, const real *I, const real *Yu, const real *Ru, const real *Iu,
+                   real *dY, real *dR, real *dI, V *along) {
+    int64_t j = 0;
+    for (; j + 2 <= bonds.count; j += 2)
+      some<carried, tangent, 2>(d, n, bonds, j, k, index, g, Y, R, I, Yu, Ru, Iu, dY, dR, dI, along);
+    if (j < bonds.count)
+      some<carried, tangent, 1>(d, n, bonds, j, k, index, g, Y, R, I, Yu, Ru, Iu, dY, dR, dI, along);
+  }
+
+  // The same for E bonds from the j-th on.
+  template <bool carried, bool tangent, int E>
+  static void some(const Shape &d, int64_t n, const Bonds &bonds, int64_t j, int64_t k, const int64_t *index,
+                   const real *g, const real *Y, const real *R, const real *I, const real *Yu, const real *Ru,
+                   const real *Iu, real *dY, real *dR, real *dI, V *along) {
+    constexpr int64_t width = 64 / sizeof(real);
     const int64_t K = d.channels, L = d.degrees, LM = L * L, C = d.components;
-    for (int64_t j = 0; j < bonds.count; ++j) {
-      const int64_t e = bonds.bond(j), at_row = bonds.row(j), i0 = carried ? (index ? index[e] : e) * C * K + k : 0;
-      for (int64_t lm = 0; lm < LM; ++lm) along[lm] = V{};
-      for (int64_t l = 0; l < L; ++l) {
-        const int64_t r = (at_row * L + l) * K + k, M = 2 * l + 1;
-        const real *y = Y + e * d.harmonics + l * l, *yu = tangent ? Yu + e * d.harmonics + l * l : nullptr;
-        V radial[U], radial_u[U] = {}, owed[U] = {};
-        V *of_m = along + l * l;
+    const int64_t whole = (LM + width - 1) / width * width;  // vectors of a bond in `along`
+    int64_t row[E], from[E], at_Y[E];
+    for (int b = 0; b < E; ++b) {
+      const int64_t e = bonds.bond(j + b);
+      row[b] = bonds.row(j + b) * L * K + k;
+      from[b] = carried ? (index ? index[e] : e) * C * K + k : 0;
+      at_Y[b] = e * d.harmonics;
+    }
+    for (int64_t l = 0; l < L; ++l) {
+      const int64_t M = 2 * l + 1;
+      V radial[E][U], radial_u[E][U] = {}, owed[E][U] = {};
+      for (int b = 0; b < E; ++b)
         for (int u = 0; u < U; ++u) {
-          radial[u] = load<V>(R + r + u * step);
-          if (tangent) radial_u[u] = load<V>(Ru + r + u * step);
+          radial[b][u] = load<V>(R + row[b] + l * K + u * step);
+          if (tangent) radial_u[b][u] = load<V>(Ru + row[b] + l * K + u * step);
         }
-        for (int64_t c = 0; c < C; ++c) {
-          V s[U], a[U] = {}, b[U] = {}, message[U] = {}, message_u[U] = {};
+      for (int64_t c = 0; c < C; ++c) {
+        V s[E][U], a[E][U] = {}, t[E][U] = {}, message[E][U] = {}, message_u[E][U] = {};
+        for (int b = 0; b < E; ++b)
           for (int u = 0; u < U; ++u) {
-            if (carried) {
-              message[u] = load<V>(I + i0 + c * K + u * step);
-              if (tangent) message_u[u] = load<V>(Iu + i0 + c * K + u * step);
-              s[u] = tangent ? radial_u[u] * message[u] + radial[u] * message_u[u] : radial[u] * message[u];
-            } else {
-              s[u] = tangent ? radial_u[u] : radial[u];
-            }
+            s[b][u] = tangent ? radial_u[b][u] : radial[b][u];
+            if (!carried) continue;
+            message[b][u] = load<V>(I + from[b] + c * K + u * step);
+            if (tangent) message_u[b][u] = load<V>(Iu + from[b] + c * K + u * step);
+            s[b][u] = s[b][u] * message[b][u];
+            if (tangent) s[b][u] += radial[b][u] * message_u[b][u];
           }
-          for (int64_t m = 0; m < M; ++m) {
-            const real *line = g + ((n * LM + l * l + m) * C + c) * K + k;
-            V sum{};
+        const real *line = g + ((n * LM + l * l) * C + c) * K + k;
+        for (int64_t m = 0; m < M; ++m, line += C * K) {
+          V value[U];
+          for (int u = 0; u < U; ++u) value[u] = load<V>(line + u * step);
+          for (int b = 0; b < E; ++b) {
+            const int64_t y = at_Y[b] + l * l + m;
+            V sum = value[0] * s[b][0];
+            for (int u = 1; u < U; ++u) sum += value[u] * s[b][u];
+            V *to = along + b * whole + l * l + m;
+            *to = c == 0 ? sum : *to + sum;
             for (int u = 0; u < U; ++u) {
-              const V value = load<V>(line + u * step);
-              sum += value * s[u];
-              a[u] += y[m] * value;
-              if (tangent) b[u] += yu[m] * value;
+              a[b][u] += Y[y] * value[u];
+              if (tangent) t[b][u] += Yu[y] * value[u];
             }
-            of_m[m] += sum;
           }
+        }
+        for (int b = 0; b < E; ++b)
           for (int u = 0; u < U; ++u) {
             if (!carried) {
-              owed[u] += tangent ? b[u] : a[u];
+              owed[b][u] += tangent ? t[b][u] : a[b][u];
               continue;
             }
-            real *at = dI + i0 + c * K + u * step;
+            real *at = dI + from[b] + c * K + u * step;
             if (tangent) {
-              owed[u] += b[u] * message[u] + a[u] * message_u[u];
-              store(at, load<V>(at) + b[u] * radial[u] + a[u] * radial_u[u]);
+              owed[b][u] += t[b][u] * message[b][u] + a[b][u] * message_u[b][u];
+              store(at, load<V>(at) + t[b][u] * radial[b][u] + a[b][u] * radial_u[b][u]);
             } else {
-              owed[u] += a[u] * message[u];
-              store(at, load<V>(at) + a[u] * radial[u]);
+              owed[b][u] += a[b][u] * message[b][u];
+              store(at, load<V>(at) + a[b][u] * radial[b][u]);
             }
           }
-        }
-        for (int u = 0; u < U; ++u) store(dR + r + u * step, owed[u]);
       }
-      add_totals<real>(along, LM, dY + e * d.harmonics);
+      for (int b = 0; b < E; ++b)
+        for (int u = 0; u < U; ++u) store(dR + row[b] + l * K + u * step, owed[b][u]);
     }
+    for (int b = 0; b < E; ++b) add_totals<real>(along + b * whole, LM, dY + at_Y[b]);
   }
 };
 
@@ -164,7 +187,7 @@ void backwards(const Shape &d, const int64_t *index, real *dY, real *dI, int thr
   for (int t = 0; t < threads; ++t) {
     constexpr int64_t width = 64 / sizeof(real);
     const int64_t whole = (LM + width - 1) / width * width;
-    std::unique_ptr<real[]> raw(new real[whole * width + width]());
+    std::unique_ptr<real[]> raw(new real[2 * whole * width + width]());
     // vectors of the compiler's kind want their alignment
     real *along = reinterpret_cast<real *>((reinterpret_cast<uintptr_t>(raw.get()) + 63) & ~uintptr_t(63));
     work(d.atoms * t / threads, d.atoms * (t + 1) / threads, along,

@@ -29,7 +29,8 @@ def geometry(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
     return r, Y
 
 
-def _forward(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
+def forward(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
+    """What the operator ``gace::geometry`` does, without recording it."""
     edge_vector = edge_vector.contiguous()
     if gpu := fused("geometry", edge_vector):
         r, Y = gpu.forward(edge_vector, degrees)
@@ -39,7 +40,8 @@ def _forward(edge_vector: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
     return r, Y
 
 
-def _backward(g_distance: Tensor, g_harmonics: Tensor, edge_vector: Tensor, degrees: int) -> Tensor:
+def backward(g_distance: Tensor, g_harmonics: Tensor, edge_vector: Tensor, degrees: int) -> Tensor:
+    """What the operator ``gace::geometry_backward`` does, without recording it."""
     tensors = [one.contiguous() for one in (g_distance, g_harmonics, edge_vector)]
     if gpu := fused("geometry", edge_vector):
         out: Tensor = gpu.backward(*tensors, degrees)
@@ -67,8 +69,8 @@ def _no_second_derivative(ctx: object, *gradients: Tensor | None) -> None:
     raise NotImplementedError("this operator is for evaluation: train without tables")
 
 
-implement("geometry", _forward)
-implement("geometry_backward", _backward)
+implement("geometry", forward)
+implement("geometry_backward", backward)
 _register = dict(lib=operators)
 torch.library.register_fake("gace::geometry", _like, **_register)
 torch.library.register_fake(

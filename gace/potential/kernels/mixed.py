@@ -67,7 +67,7 @@ def _size(rows: int, dim: int, weights: Tensor, dims: Sequence[int], atoms: int,
     return [atoms, len(dims), rows, dim, *weights.shape[1:], head]
 
 
-def _forward(
+def forward(
     rows: Tensor,
     weights: Tensor,
     leaf: Tensor | None,
@@ -76,6 +76,7 @@ def _forward(
     counts: list[int],
     head: int,
 ) -> tuple[Tensor, Tensor]:
+    """What the operator ``gace::mixed`` does, without recording it."""
     if not _in_c(rows):
         of_gpu = warps.mixed(rows.contiguous(), weights.contiguous(), tuple(dims), tuple(counts), False)
         out = torch.cat(products(rows, weights, dims, counts), dim=1) if of_gpu is None else of_gpu
@@ -91,7 +92,8 @@ def _forward(
     return out, first
 
 
-def _backward(g: Tensor, h: Tensor, weights: Tensor, dims: list[int], counts: list[int]) -> Tensor:
+def backward(g: Tensor, h: Tensor, weights: Tensor, dims: list[int], counts: list[int]) -> Tensor:
+    """What the operator ``gace::mixed_backward`` does, without recording it."""
     rows, head = sum(dim * count for dim, count in zip(dims, counts, strict=True)), h.shape[1]
     if not _in_c(g):
         if head:
@@ -154,8 +156,8 @@ def _of_backward(ctx: Any, a: Tensor) -> tuple[Tensor | None, ...]:
     return (of_g, of_h, *[None] * 3)
 
 
-implement("mixed", _forward)
-implement("mixed_backward", _backward)
+implement("mixed", forward)
+implement("mixed_backward", backward)
 _register = dict(lib=operators)
 torch.library.register_fake(
     "gace::mixed",

@@ -71,7 +71,8 @@ def _arguments(*arguments: Any) -> tuple[list[int], list[Tensor], int]:
     return size, [Y, r, I, index, centre, neighbour, table, limits], C
 
 
-def _forward(*arguments: Any) -> Tensor:
+def forward(*arguments: Any) -> Tensor:
+    """What the operator ``gace::splined`` does, without recording it."""
     size, (Y, r, I, index, centre, neighbour, table, limits), C = _arguments(*arguments)
     if gpu := fused("splined", r):
         return gpu.forward(Y, r, I, index, centre, neighbour, table, limits, *arguments[-2:])
@@ -83,7 +84,8 @@ def _forward(*arguments: Any) -> Tensor:
     return out
 
 
-def _backward(g: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def backward(g: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """What the operator ``gace::splined_backward`` does, without recording it."""
     size, (Y, r, I, index, centre, neighbour, table, limits), _ = _arguments(*arguments[:-1])
     if gpu := fused("splined", r):
         return gpu.backward(g.contiguous(), Y, r, I, index, centre, neighbour, table, limits, *arguments[-3:])
@@ -110,8 +112,8 @@ def _no_second_derivative(ctx: object, *gradients: Tensor | None) -> None:
     raise NotImplementedError("tabulated radial functions are for evaluation: train without tables")
 
 
-implement("splined", _forward)
-implement("splined_backward", _backward)
+implement("splined", forward)
+implement("splined_backward", backward)
 _register = dict(lib=operators)
 torch.library.register_autograd("gace::splined", _of_forward, setup_context=_keep, **_register)
 torch.library.register_autograd(

@@ -59,7 +59,8 @@ def _size(r: Tensor, constants: Tensor, power: int, repulsion: bool, inner: bool
     return [*r.shape, math.isqrt(len(constants)), power, repulsion, inner]
 
 
-def _forward(r: Tensor, *arguments: Any) -> Tensor:
+def forward(r: Tensor, *arguments: Any) -> Tensor:
+    """What the operator ``gace::bond_sums`` does, without recording it."""
     r, *tables = (one.contiguous() for one in (r, *arguments[:3]))
     if r.device.type != "cpu" or runs_on(r):
         found = warps.sums_forward(r, *tables, *arguments[3:])
@@ -70,7 +71,8 @@ def _forward(r: Tensor, *arguments: Any) -> Tensor:
     return out
 
 
-def _backward(g: Tensor, r: Tensor, *arguments: Any) -> Tensor:
+def backward(g: Tensor, r: Tensor, *arguments: Any) -> Tensor:
+    """What the operator ``gace::bond_sums_backward`` does, without recording it."""
     g, r, *tables = (one.contiguous() for one in (g, r, *arguments[:3]))
     if r.device.type != "cpu" or runs_on(r):
         found = warps.sums_backward(g, r, *tables, *arguments[3:])
@@ -161,8 +163,8 @@ def _no_second_derivative(ctx: object, *gradients: Tensor | None) -> None:
     raise NotImplementedError("this operator is for evaluation: train without tables")
 
 
-implement("bond_sums", _forward)
-implement("bond_sums_backward", _backward)
+implement("bond_sums", forward)
+implement("bond_sums_backward", backward)
 _register = dict(lib=operators)
 torch.library.register_fake(
     "gace::bond_sums", lambda r, *arguments: r.new_empty(r.shape[0], 3), **_register

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 template <class real>
 struct vector_of {
@@ -87,3 +88,18 @@ template <class real>
 inline void add_totals(real *x, int64_t count, real *to) {
   for (int64_t k = 0; k < count; ++k) to[k] += x[k];
 }
+
+// Room of so many numbers that starts with a cache line: vectors that straddle two take twice the time.
+template <class real>
+class Room {
+ public:
+  explicit Room(int64_t size) : whole(new real[size + 64 / sizeof(real)]) {
+    const uintptr_t past = reinterpret_cast<uintptr_t>(whole.get()) % 64;
+    first = whole.get() + (past ? (64 - past) / sizeof(real) : 0);
+  }
+  real *get() const { return first; }
+
+ private:
+  std::unique_ptr<real[]> whole;
+  real *first;
+};

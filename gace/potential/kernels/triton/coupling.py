@@ -43,12 +43,11 @@ def terms(index: Tensor, value: Tensor, size: list[int], equal: bool) -> list[Te
 
     It stands behind the lists of the processor's kernels in the same buffers.
     """
-    rows, paths, left, right, targets, by_row, by_left = size[:7]
-    by_right = 0 if equal else by_row
-    at = 2 * rows + rows + 1 + 2 * by_row + left + 1 + 2 * by_left + right + 1 + 2 * by_right
-    at_value = by_row + by_left + by_right
+    _, paths, left, right, targets, n_terms = size[:6]
+    at, at_value = size[6] + size[7], 2 * n_terms
+    by_left, by_right = (2 * n_terms, 0) if equal else (n_terms, n_terms)
     found = []
-    for outputs, count in ((targets, by_row), (paths, by_row), (left, by_left), (right, by_right)):
+    for outputs, count in ((targets, n_terms), (paths, n_terms), (left, by_left), (right, by_right)):
         start, other = index[at : at + outputs + 1], index[at + outputs + 1 : at + outputs + 1 + 3 * count]
         found.append(Terms(start, other, value[at_value : at_value + count]))
         at, at_value = at + outputs + 1 + 3 * count, at_value + count
@@ -134,7 +133,7 @@ def _by_element(of_atoms: Tensor, species: Tensor, w: Tensor) -> Tensor:
 def forward(*arguments: Any) -> Tensor:
     """Arguments of ``gace::coupling``, contiguous."""
     x, y, w, species, index, value, size, equal = arguments
-    if (found := written.forward(size[7], x, y, w, species)) is not None:
+    if (found := written.forward(size[-1], x, y, w, species)) is not None:
         return found
     return _sum(terms(index, value, size, equal)[0], species, w, x, y)
 
@@ -142,7 +141,7 @@ def forward(*arguments: Any) -> Tensor:
 def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Arguments of ``gace::coupling_backward``, contiguous."""
     g, x, y, w, species, index, value, size, equal, of_y, of_w = arguments
-    if (found := written.backward(size[7], g, x, y, w, species, of_y, of_w)) is not None:
+    if (found := written.backward(size[-1], g, x, y, w, species, of_y, of_w)) is not None:
         of_x, slope_y, of_atoms = found
         return of_x, slope_y, _by_element(of_atoms, species, w) if of_w else of_atoms
     _, by_path, by_left, by_right = terms(index, value, size, equal)
@@ -156,7 +155,7 @@ def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def twice(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Arguments of ``gace::coupling_twice``, contiguous."""
     g, x, y, w, species, index, value, size, a, b, equal, of_y, of_w = arguments
-    if (found := written.twice(size[7], g, x, y, w, species, a, b, of_y, of_w)) is not None:
+    if (found := written.twice(size[-1], g, x, y, w, species, a, b, of_y, of_w)) is not None:
         of_g, of_x, slope_y, of_atoms = found
         return of_g, of_x, slope_y, _by_element(of_atoms, species, w) if of_w else of_atoms
     by_target, by_path, by_left, by_right = terms(index, value, size, equal)
