@@ -40,6 +40,9 @@ EAGER_BONDS = 60_000
 WHOLE = 4
 """So many blocks at least, or tables evaluate a structure at once: blocks do most layers twice."""
 
+ADJOINT_BONDS = 1_500_000
+"""The same where the pass back is written out, which keeps little and does nothing twice: 1.3 GB in float32."""
+
 BYTES_OF_BOND = 8192
 """Memory of a GPU for each bond that is evaluated at once, in float32: ``2L-medium`` takes 900 by tables,
 by networks and in larger presets it is more."""
@@ -92,17 +95,17 @@ def evaluate_eagerly(
         model: the potential.
         graph: on its device and in its precision.
         tables: radial functions of each layer in the place of its network.
-        whole: how it is evaluated at once, if not operation by operation.
+        whole: evaluates at once up to :data:`ADJOINT_BONDS`; None: operation by operation.
     """
     slots = graph.neighbour.shape[1]
+    if whole is not None and graph.n_atoms * slots <= ADJOINT_BONDS:
+        return whole(graph)
     bonds = eager_bonds(graph.edge_vector)
     small = graph.n_atoms * slots <= WHOLE * bonds
     if small and tables is not None and graph.edge_vector.device.type == "cpu":
         bonds *= WHOLE
     size = block_size(graph.n_atoms, slots, bonds)
     size = -(-graph.n_atoms // -(-graph.n_atoms // size))  # equal blocks: none is filled up with nothing
-    if size >= graph.n_atoms and whole is not None:
-        return whole(graph)
     if size >= graph.n_atoms:
         return energy_and_gradients(model if tables is None else lambda one: model(one, tables), graph)
     return energy_and_gradients_by_blocks(model, graph, size, tables=tables)

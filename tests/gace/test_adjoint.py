@@ -161,6 +161,7 @@ def test_calculators_take_it_and_blocks_go_on_without(monkeypatch):
     (evaluate,) = evaluators([model], "tabulated")
     at_once = evaluate(graph)
     assert called == [1]
+    monkeypatch.setattr(compiled, "ADJOINT_BONDS", 20)
     monkeypatch.setattr(compiled, "EAGER_BONDS", 20)
     in_blocks = evaluate(graph)
     assert called == [1]
@@ -172,3 +173,15 @@ def test_none_without_tables_or_kernels(monkeypatch):
     assert adjoint(model, None) is None
     assert isinstance(adjoint(model, radial_tables(model, 1e-3)), Adjoint)
     assert adjoint(model.to(torch.bfloat16), radial_tables(make("2L-small"), 1e-3)) is None
+
+
+def test_an_atom_by_itself():
+    """No bond at all, and beside a molecule."""
+    alone = ethanol()[:1]
+    model = make("2L-small", graph=build_graph([ethanol()], ELEMENTS, CUTOFF))
+    for structures in ([alone], [alone, ethanol(), alone]):
+        graph = build_graph(structures, ELEMENTS, CUTOFF)
+        found, expected = both(model, graph)
+        compare(found, expected, 1e-12)
+        assert float(found.energy[0]) == pytest.approx(float(expected.energy[0]), abs=1e-12)
+        assert not found.forces[0].any()
