@@ -41,7 +41,7 @@ WHOLE = 4
 """So many blocks at least, or tables evaluate a structure at once: blocks do most layers twice."""
 
 ADJOINT_BONDS = 1_500_000
-"""The same where the pass back is written out, which keeps little and does nothing twice: 1.3 GB in float32."""
+"""The same where the pass back is written out, which keeps little, does nothing twice: 1.3 GB in float32."""
 
 BYTES_OF_BOND = 8192
 """Memory of a GPU for each bond that is evaluated at once, in float32: ``2L-medium`` takes 900 by tables,
