@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gace.potential.derivatives import Prediction
 from gace.potential.graph_ace import GraphACE
+from gace.potential.kernels.build import library
 from gace.potential.kernels.calls import available
 from gace.potential.kernels.coupling import backward as coupling_backward
 from gace.potential.kernels.coupling import forward as coupling_forward
@@ -28,6 +29,7 @@ from gace.potential.kernels.splined import backward as splined_backward
 from gace.potential.kernels.splined import forward as splined_forward
 from gace.potential.kernels.sums import backward as sums_backward
 from gace.potential.kernels.sums import forward as sums_forward
+from gace.potential.kernels.triton.launch import runs_on
 from gace.potential.layer import Layer
 from gace.potential.readout import Readout
 from gace.potential.tables import RadialTable
@@ -69,9 +71,9 @@ class _LayerAdjoint:
         self.sparse, self.table = layer.sparse, table
         self.expansion = layer.sparse.expansion(layer)
         self.weights = layer.sparse.weights(layer)
-        self.indicator = layer.indicator.detach().unsqueeze(1) if layer.incoming is None else None
-        self.mixing = layer.message_mixing.detach() if layer.message_irreps is not None else None
-        self.leaf = layer.leaf.detach() if layer.message_irreps is not None else None
+        self.indicator = layer.indicator.unsqueeze(1).clone() if layer.incoming is None else None
+        self.mixing = layer.message_mixing.clone() if layer.message_irreps is not None else None
+        self.leaf = layer.leaf.clone() if layer.message_irreps is not None else None
 
     def forward(self, bonds: _Bonds, message: Tensor | None) -> tuple[_Pass, Tensor | None]:
         """What is kept, and the message before it fades."""
@@ -201,4 +203,5 @@ class Adjoint:
 def adjoint(model: GraphACE, tables: Sequence[RadialTable] | None) -> Adjoint | None:
     """How a model with tables is evaluated at once on a processor; None where that is not written out."""
     x = next(model.parameters())
-    return Adjoint(model, tables) if tables is not None and x.device.type == "cpu" and available(x) else None
+    in_c = x.device.type == "cpu" and available(x) and library() is not None and not runs_on(x)
+    return Adjoint(model, tables) if tables is not None and in_c else None

@@ -32,7 +32,7 @@ class Readout:
 
     def __init__(self, model: GraphACE) -> None:
         self.scale = float(model.scale)
-        self.shift = model.shift.detach()
+        self.shift = model.shift.detach().clone()
         self.repulsion = model.repulsion is not None
         self.projections: list[Tensor] = []
         self.coefficients: list[Tensor | None] = []
@@ -40,8 +40,10 @@ class Readout:
             of_element = coefficients.detach().transpose(0, 1).flatten(1)  # (n_elements, n K)
             alone = len(of_element) == 1  # then the coefficients are part of the projection
             self.coefficients.append(None if alone else of_element)
-            self.projections.append(of_element.T * projection.detach() if alone else projection.detach())
-        self.network = None if model.readout is None else [one.detach() for one in model.readout]
+            self.projections.append(
+                of_element.T * projection.detach() if alone else projection.detach().clone()
+            )
+        self.network = None if model.readout is None else [one.detach().clone() for one in model.readout]
 
     def __call__(
         self, invariants: Sequence[Tensor], sums: Tensor, species: Tensor, fading: Fading | None

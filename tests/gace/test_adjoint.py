@@ -185,3 +185,15 @@ def test_an_atom_by_itself():
         compare(found, expected, 1e-12)
         assert float(found.energy[0]) == pytest.approx(float(expected.energy[0]), abs=1e-12)
         assert not found.forces[0].any()
+
+
+def test_parameters_are_those_it_was_made_with():
+    """Tables are; so is everything else, whatever becomes of the model."""
+    graph = build_graph([ethanol()], ELEMENTS, CUTOFF)
+    model = make("2L-small", graph=graph)
+    evaluate = Adjoint(model, radial_tables(model, 1e-6))
+    before = evaluate(graph)
+    with torch.no_grad():
+        for one in model.parameters():
+            one.mul_(1.1)
+    compare(evaluate(graph), before, 0.0)
