@@ -244,3 +244,38 @@ def test_front_holds_those_that_nobody_beats_in_both():
 
     points = {"slow": (9.0, 2.0), "fast": (1.0, 8.0), "beaten": (2.0, 9.0), "between": (3.0, 4.0)}
     assert on_front(points) == ["fast", "between", "slow"]
+
+
+def test_seeds_of_a_kept_potential_are_told_apart_and_joined():
+    """A linear ACE beside graph ACEs keeps its weight; graph ACEs share theirs, however many they become."""
+    sys.path.insert(0, str(BENCHMARKS / "potentials"))
+    from seeds import by_seed, with_more
+
+    from gace import Potential
+    from gace.linear.model import LinearACE
+    from gace.potential.graph_ace import GraphACE
+
+    def graph(seed: int) -> GraphACE:
+        return GraphACE(elements=["Si"], cutoff=4.0, l_max=[1], order=2, channels=4, densities=2, seed=seed)
+
+    def potential(members: list, weights: list[float] | None = None) -> Potential:
+        return Potential(members, isolated_atom_energies={"Si": 0.0}, weights=weights)
+
+    linear = LinearACE(elements=["Si"], cutoff=4.0)
+    grown = with_more(
+        potential([linear, graph(1)], [0.7, 0.3]), [potential([graph(2)]), potential([graph(3)])]
+    )
+    assert [type(one) for one in grown.members] == [LinearACE, GraphACE, GraphACE, GraphACE]
+    assert grown.weights == pytest.approx([0.7, 0.1, 0.1, 0.1])
+    alone = by_seed(grown)
+    assert [one.weights for one in alone] == [pytest.approx([0.7, 0.3])] * 3
+    assert [one.members[1].hyperparameters()["seed"] for one in alone] == [1, 2, 3]
+    assert len(by_seed(potential([graph(1)]))[0].members) == 1
+    assert with_more(potential([graph(1)]), [potential([graph(2)])]).weights == pytest.approx([0.5, 0.5])
+
+
+def test_tables_of_errors_name_what_is_not_kept():
+    ended = run("figures/accuracy_tables.py", "acac-600K")
+    assert ended.returncode != 0
+    assert "no kept potential called acac-600K" in ended.stderr
+    assert "Traceback" not in ended.stderr
