@@ -42,28 +42,24 @@ struct Channels {
   // take(path, target, a, sum) for every row and atom, pair(i, j, a, u) being vector u of a product
   template <class Pair, class Take>
   static void rows(const Product<real> &product, real *scratch, Pair pair, Take take) {
-    const int32_t *at = product.by_row;
-    const real *c = product.of_rows;
-    for (int32_t chunks = *at++; chunks > 0; --chunks) {
-      real *to = scratch;
-      for (int32_t n = *at++; n > 0; --n, at += 2)
-        for (int a = 0; a < A; ++a)
-          for (int u = 0; u < U; ++u, to += step) store(to, pair(at[0], at[1], a, u));
-      totals(at, c, scratch, take);
-    }
+    chunks(product.by_row, product.of_rows, scratch, pair, take);
   }
 
   // give(i, j, a, owed) for every pair and atom, row(path, target, a, u) being vector u of what is owed to a row
   template <class Row, class Give>
   static void pairs(const Product<real> &product, real *scratch, Row row, Give give) {
-    const int32_t *at = product.by_pair;
-    const real *c = product.of_pairs;
-    for (int32_t chunks = *at++; chunks > 0; --chunks) {
+    chunks(product.by_pair, product.of_pairs, scratch, row, give);
+  }
+
+  // Sums over what made(first, second, a, u) makes, chunk by chunk.
+  template <class Made, class Use>
+  static void chunks(const int32_t *at, const real *c, real *scratch, Made made, Use use) {
+    for (int32_t left = *at++; left > 0; --left) {
       real *to = scratch;
       for (int32_t n = *at++; n > 0; --n, at += 2)
         for (int a = 0; a < A; ++a)
-          for (int u = 0; u < U; ++u, to += step) store(to, row(at[0], at[1], a, u));
-      totals(at, c, scratch, give);
+          for (int u = 0; u < U; ++u, to += step) store(to, made(at[0], at[1], a, u));
+      totals(at, c, scratch, use);
     }
   }
 
