@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gace import Potential
+from gace.errors import InputError
 from gace.linear.model import LinearACE
 from gace.potential import combine
 
@@ -16,8 +17,15 @@ def by_seed(potential: Potential) -> list[Potential]:
 
 
 def with_more(potential: Potential, more: Sequence[Potential]) -> Potential:
-    """Graph ACEs of more seeds beside those there are; they share the weight that these have, each alike."""
+    """Graph ACEs of more seeds beside those there are; they share the weight that these have, each alike.
+
+    Raises:
+        InputError: one of them has the seed of another, and would count twice.
+    """
     fixed, graph, share = _parts(potential)
+    seeds = [one.members[0].hyperparameters()["seed"] for one in (*graph, *more)]
+    if len(set(seeds)) < len(seeds):
+        raise InputError("two of these graph ACEs have the same seed: add seeds that are not kept yet")
     several = [*graph, *more]
     return _joined([*fixed, *((one, share / len(several)) for one in several)])
 

@@ -223,15 +223,20 @@ def add(name: str, runs: list[Run]) -> None:
     from seeds import with_more
 
     import gace
+    from gace.errors import InputError
     from gace.potential import save_bundle
 
     kept = HERE / name
     before = gace.load(kept, device="cpu", dtype="float32")
     there = len(before.members)
     more = [gace.load(run.bundle, device="cpu", dtype="float32") for run in runs]
+    try:
+        whole = with_more(before, more)
+    except InputError as problem:
+        sys.exit(f"error: {name} is left as it is: {problem}")
     # saving replaces what else is in the folder
     others = {file.name: file.read_text() for file in kept.iterdir() if file.suffix in (".jsonl", ".yaml")}
-    save_bundle(with_more(before, more), kept)
+    save_bundle(whole, kept)
     for file, text in others.items():
         (kept / file).write_text(text)
     for number, run in enumerate(runs, start=there):

@@ -252,6 +252,7 @@ def test_seeds_of_a_kept_potential_are_told_apart_and_joined():
     from seeds import by_seed, with_more
 
     from gace import Potential
+    from gace.errors import InputError
     from gace.linear.model import LinearACE
     from gace.potential.graph_ace import GraphACE
 
@@ -272,6 +273,8 @@ def test_seeds_of_a_kept_potential_are_told_apart_and_joined():
     assert [one.members[1].hyperparameters()["seed"] for one in alone] == [1, 2, 3]
     assert len(by_seed(potential([graph(1)]))[0].members) == 1
     assert with_more(potential([graph(1)]), [potential([graph(2)])]).weights == pytest.approx([0.5, 0.5])
+    with pytest.raises(InputError, match="same seed"):
+        with_more(grown, [potential([graph(2)])])
 
 
 def test_tables_of_errors_name_what_is_not_kept():
