@@ -87,6 +87,8 @@ def inference(args: argparse.Namespace, name: str) -> dict[str, Any]:
     from workloads import CUTOFF, elements_of, structure, swing
 
     import gace
+    from gace.linear.config import PRESETS as LINEAR
+    from gace.linear.model import LinearACE
     from gace.potential.graph_ace import GraphACE
     from gace.structures.neighbours import build_graph
 
@@ -95,6 +97,12 @@ def inference(args: argparse.Namespace, name: str) -> dict[str, Any]:
     atoms, began = structure(name, args.data), time.time()
     if Path(args.model).is_dir():
         potential = gace.load(args.model)
+    elif args.model in LINEAR:
+        cutoff, elements = args.cutoff or CUTOFF, elements_of(name)
+        linear = LinearACE(**{**LINEAR[args.model], "elements": elements, "cutoff": cutoff})
+        linear.standardise([build_graph([atoms[:64]], elements, cutoff)])
+        torch.nn.init.normal_(linear.coefficients, std=1e-3, generator=torch.Generator().manual_seed(0))
+        potential = gace.Potential([linear], isolated_atom_energies=dict.fromkeys(elements, 0.0))
     else:
         cutoff, elements = args.cutoff or CUTOFF, elements_of(name)
         graph = build_graph([atoms], elements, cutoff)

@@ -12,7 +12,7 @@ from gace.basis import real_clebsch_gordan
 from gace.linear.basis import Factor, Invariant
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """Two factors coupled to degree L."""
 
     left: Factor
@@ -34,16 +34,16 @@ class Products(nn.Module):
         for factor in self.factors:
             start[factor] = self.n_base
             self.n_base += 2 * factor.l + 1
-        pairs = _pairs_of(invariants)
+        pairs = pairs_of(invariants)
         self._add_pairs(pairs, start)
         self._add_results(invariants, pairs, start)
         self._add_slopes(invariants, start)
 
-    def _add_pairs(self, pairs: dict[int, list[_Pair]], start: dict[Factor, int]) -> None:
+    def _add_pairs(self, pairs: dict[int, list[Pair]], start: dict[Factor, int]) -> None:
         """Index tables of the coupled pairs, one group for each (l1, l2, L)."""
         self.groups: list[tuple[int, str]] = []
-        self._row: dict[_Pair, int] = {}
-        self._place: dict[_Pair, tuple[str, int]] = {}
+        self._row: dict[Pair, int] = {}
+        self._place: dict[Pair, tuple[str, int]] = {}
         self._offset: dict[str, int] = {}
         for L, of_degree in sorted(pairs.items()):
             of_degree.sort(key=lambda pair: (pair.left.l, pair.right.l, pair))
@@ -62,7 +62,7 @@ class Products(nn.Module):
                 self._offset[name] = self._row[group[0]]
 
     def _add_results(
-        self, invariants: Sequence[Invariant], pairs: dict[int, list[_Pair]], start: dict[Factor, int]
+        self, invariants: Sequence[Invariant], pairs: dict[int, list[Pair]], start: dict[Factor, int]
     ) -> None:
         """Index tables of the invariants, and the order in which they are wanted."""
         position: list[int] = []
@@ -78,15 +78,15 @@ class Products(nn.Module):
             fours = [i for i, one in enumerate(invariants) if one.order == 4 and one.L == L]
             if threes:
                 rows = [invariants[i].factors for i in threes]
-                self._buffer(f"third_pair_{L}", [self._row[_Pair(a, b, L)] for a, b, _ in rows])
+                self._buffer(f"third_pair_{L}", [self._row[Pair(a, b, L)] for a, b, _ in rows])
                 self._buffer(
                     f"third_base_{L}", [[start[c] + m for m in range(2 * L + 1)] for _, _, c in rows]
                 )
                 self.third.append(L)
             if fours:
                 four = [invariants[i].factors for i in fours]
-                self._buffer(f"fourth_left_{L}", [self._row[_Pair(a, b, L)] for a, b, _, _ in four])
-                self._buffer(f"fourth_right_{L}", [self._row[_Pair(c, d, L)] for _, _, c, d in four])
+                self._buffer(f"fourth_left_{L}", [self._row[Pair(a, b, L)] for a, b, _, _ in four])
+                self._buffer(f"fourth_right_{L}", [self._row[Pair(c, d, L)] for _, _, c, d in four])
                 self.fourth.append(L)
         for order in (3, 4):
             for L in sorted(pairs):
@@ -194,14 +194,14 @@ class Products(nn.Module):
         return torch.cat(found)[self.wanted]
 
 
-def _joined(two: tuple[Factor, ...], L: int) -> _Pair:
+def _joined(two: tuple[Factor, ...], L: int) -> Pair:
     """Two factors coupled to degree L."""
-    return _Pair(two[0], two[1], L)
+    return Pair(two[0], two[1], L)
 
 
-def _pairs_of(invariants: Sequence[Invariant]) -> dict[int, list[_Pair]]:
+def pairs_of(invariants: Sequence[Invariant]) -> dict[int, list[Pair]]:
     """The coupled pairs that any invariant needs, by L."""
-    needed: set[_Pair] = set()
+    needed: set[Pair] = set()
     for one in invariants:
         if one.order == 2:
             needed.add(_joined(one.factors, 0))
@@ -210,7 +210,7 @@ def _pairs_of(invariants: Sequence[Invariant]) -> dict[int, list[_Pair]]:
         elif one.order == 4:
             needed.add(_joined(one.factors[:2], one.L))
             needed.add(_joined(one.factors[2:], one.L))
-    by_degree: dict[int, list[_Pair]] = {}
+    by_degree: dict[int, list[Pair]] = {}
     for pair in sorted(needed):
         by_degree.setdefault(pair.L, []).append(pair)
     return by_degree

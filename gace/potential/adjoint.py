@@ -16,8 +16,6 @@ from torch import Tensor
 
 from gace.potential.derivatives import Prediction
 from gace.potential.graph_ace import GraphACE
-from gace.potential.kernels.build import library
-from gace.potential.kernels.calls import available
 from gace.potential.kernels.coupling import backward as coupling_backward
 from gace.potential.kernels.coupling import forward as coupling_forward
 from gace.potential.kernels.forces import forces
@@ -29,7 +27,6 @@ from gace.potential.kernels.splined import backward as splined_backward
 from gace.potential.kernels.splined import forward as splined_forward
 from gace.potential.kernels.sums import backward as sums_backward
 from gace.potential.kernels.sums import forward as sums_forward
-from gace.potential.kernels.triton.launch import runs_on
 from gace.potential.layer import Layer
 from gace.potential.readout import Readout
 from gace.potential.tables import RadialTable
@@ -137,6 +134,9 @@ class Adjoint:
         tables: of its radial functions.
     """
 
+    max_bonds = 1_500_000
+    """Bonds, padding included, that are evaluated at once: 1.3 GB in single precision."""
+
     def __init__(self, model: GraphACE, tables: Sequence[RadialTable]) -> None:
         with torch.no_grad():
             self.model = model
@@ -198,10 +198,3 @@ class Adjoint:
         force, virial = forces(slope, graph)
         features = torch.cat([one.flatten(1) for one in invariants], dim=1)
         return Prediction(sum_structures(energy, graph), force, virial, energy, features)
-
-
-def adjoint(model: GraphACE, tables: Sequence[RadialTable] | None) -> Adjoint | None:
-    """How a model with tables is evaluated at once on a processor; None where that is not written out."""
-    x = next(model.parameters())
-    in_c = x.device.type == "cpu" and available(x) and library() is not None and not runs_on(x)
-    return Adjoint(model, tables) if tables is not None and in_c else None

@@ -8,18 +8,20 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from gace.errors import InputError
-from gace.potential.adjoint import adjoint
+from gace.potential.adjoint import Adjoint
 from gace.potential.blocks import block_size, energy_and_gradients_by_blocks, run_plainly
 from gace.potential.compilation import CompiledFunction, compiler_available
 from gace.potential.derivatives import Prediction, energy_and_gradients
 from gace.potential.graph_ace import GraphACE
 from gace.potential.kernels import available
+from gace.potential.kernels.calls import in_c
 from gace.potential.recorded import Recorded, wanted
 from gace.potential.tables import RadialTable, radial_tables
 from gace.structures.graph import Graph
@@ -31,6 +33,18 @@ PATHS = ("eager", "tabulated", "compiled", "auto")
 
 Evaluate = Callable[[Graph], Prediction]
 
+
+class WrittenOut(Protocol):
+    """Evaluates structures at once, its pass back written out."""
+
+    max_bonds: float
+    """Bonds, padding included, up to which it does: it keeps what the pass back asks for."""
+
+    def __call__(self, graph: Graph) -> Prediction:
+        """Energies and derivatives of a graph in the model's precision."""
+        ...
+
+
 BLOCK_BONDS = {"cpu": 2048, "cuda": 200_000}
 """Bonds, padding included, of one block of compiled code: on a CPU what its caches hold."""
 
@@ -39,9 +53,6 @@ EAGER_BONDS = 60_000
 
 WHOLE = 4
 """So many blocks at least, or tables evaluate a structure at once: blocks do most layers twice."""
-
-ADJOINT_BONDS = 1_500_000
-"""The same where the pass back is written out, which keeps little, does nothing twice: 1.3 GB in float32."""
 
 BYTES_OF_BOND = 8192
 """Memory of a GPU for each bond that is evaluated at once, in float32: ``2L-medium`` takes 900 by tables,
@@ -62,9 +73,10 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
     if path == "compiled" and not compiler_available():
         raise InputError("the compiled path needs a C++ compiler (c++, g++ or clang++) on the PATH")
     if path == "tabulated":
-        return [_launched(member, radial_functions(member)) for member in members]
+        tables = map(radial_functions, members)
+        return [_launched(one, of, written_out(one, of)) for one, of in zip(members, tables, strict=True)]
     if path == "eager" or not compiler_available():
-        return [_launched(member, None) for member in members]
+        return [_launched(member, None, None) for member in members]
     codes: dict[str, Code] = {}
     return [
         partial(codes.setdefault(_architecture(member), Code(wait=path == "compiled")), member)
@@ -72,9 +84,21 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
     ]
 
 
-def _launched(model: GraphACE, tables: list[RadialTable] | None) -> Evaluate:
-    """Operation by operation; on a GPU small structures as one recording."""
-    evaluate = partial(evaluate_eagerly, model, tables=tables, whole=adjoint(model, tables))
+def written_out(model: GraphACE, tables: list[RadialTable] | None) -> WrittenOut | None:
+    """How a model is evaluated at once on a processor, its pass back written out; None where it is not."""
+    if not in_c(next(model.parameters())):
+        return None
+    if isinstance(model, GraphACE):
+        return None if tables is None else Adjoint(model, tables)
+    own: Callable[[], WrittenOut] | None = getattr(
+        model, "written_out", None
+    )  # other architectures bring theirs
+    return None if own is None else own()
+
+
+def _launched(model: GraphACE, tables: list[RadialTable] | None, whole: WrittenOut | None) -> Evaluate:
+    """Operation by operation, or by ``whole``; on a GPU small structures as one recording."""
+    evaluate = partial(evaluate_eagerly, model, tables=tables, whole=whole)
     if not wanted(next(model.parameters()).device):
         return evaluate
     bonds = eager_bonds(next(model.parameters()))
@@ -87,7 +111,7 @@ def evaluate_eagerly(
     model: GraphACE,
     graph: Graph,
     tables: Sequence[RadialTable] | None = None,
-    whole: Evaluate | None = None,
+    whole: WrittenOut | None = None,
 ) -> Prediction:
     """At once if the graph is small, else block by block.
 
@@ -95,10 +119,10 @@ def evaluate_eagerly(
         model: the potential.
         graph: on its device and in its precision.
         tables: radial functions of each layer in the place of its network.
-        whole: evaluates at once up to :data:`ADJOINT_BONDS`; None: operation by operation.
+        whole: evaluates at once what is not too large for it; None: operation by operation.
     """
     slots = graph.neighbour.shape[1]
-    if whole is not None and graph.n_atoms * slots <= ADJOINT_BONDS:
+    if whole is not None and graph.n_atoms * slots <= whole.max_bonds:
         return whole(graph)
     bonds = eager_bonds(graph.edge_vector)
     small = graph.n_atoms * slots <= WHOLE * bonds

@@ -7,8 +7,8 @@ import torch
 from ase.build import bulk, molecule
 
 from gace.potential import compiled
-from gace.potential.adjoint import Adjoint, adjoint
-from gace.potential.compiled import evaluators
+from gace.potential.adjoint import Adjoint
+from gace.potential.compiled import evaluators, written_out
 from gace.potential.derivatives import energy_and_gradients
 from gace.potential.graph_ace import GraphACE
 from gace.potential.inner_cutoff import InnerCutoff
@@ -161,7 +161,7 @@ def test_calculators_take_it_and_blocks_go_on_without(monkeypatch):
     (evaluate,) = evaluators([model], "tabulated")
     at_once = evaluate(graph)
     assert called == [1]
-    monkeypatch.setattr(compiled, "ADJOINT_BONDS", 20)
+    monkeypatch.setattr(Adjoint, "max_bonds", 20)
     monkeypatch.setattr(compiled, "EAGER_BONDS", 20)
     in_blocks = evaluate(graph)
     assert called == [1]
@@ -170,9 +170,9 @@ def test_calculators_take_it_and_blocks_go_on_without(monkeypatch):
 
 def test_none_without_tables_or_kernels(monkeypatch):
     model = make("2L-small")
-    assert adjoint(model, None) is None
-    assert isinstance(adjoint(model, radial_tables(model, 1e-3)), Adjoint)
-    assert adjoint(model.to(torch.bfloat16), radial_tables(make("2L-small"), 1e-3)) is None
+    assert written_out(model, None) is None
+    assert isinstance(written_out(model, radial_tables(model, 1e-3)), Adjoint)
+    assert written_out(model.to(torch.bfloat16), radial_tables(make("2L-small"), 1e-3)) is None
 
 
 def test_an_atom_by_itself():

@@ -19,7 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = ("bonds.cpp", "coupling.cpp", "density.cpp", "expansion.cpp", "mixed.cpp", "splined.cpp")
+SOURCES = (
+    "bonds.cpp", "coupling.cpp", "density.cpp", "expansion.cpp", "linear.cpp", "mixed.cpp", "splined.cpp",
+)  # fmt: skip
 HEADERS = ("vectors.h", "coupling.h", "density.h")
 # tuned for its own processor (Zen 4) GCC keeps addresses in vector registers; couplings take a tenth longer
 FLAGS = ("-O3", "-march=native", "-mtune=generic", "-std=c++17", "-fopenmp", "-fPIC")

@@ -32,6 +32,11 @@ def available(x: Tensor) -> bool:
     return runs_on(x) or (x.device.type == "cpu" and library() is not None)
 
 
+def in_c(x: Tensor) -> bool:
+    """Whether the kernels for ``x`` are those in C++, which can be called without PyTorch's operators."""
+    return x.device.type == "cpu" and available(x) and library() is not None and not runs_on(x)
+
+
 def fused(name: str, x: Tensor) -> ModuleType | None:
     """The Triton kernels called ``name`` where they are those for ``x``; None: the C++ kernels are."""
     return importlib.import_module(f"gace.potential.kernels.triton.{name}") if runs_on(x) else None
