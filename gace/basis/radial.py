@@ -77,6 +77,10 @@ class RadialBasis(nn.Module):
         return torch.cat(functions[: self.n_max], dim=-1) * self.prior
 
 
+SILU_GAIN = 1.6
+"""SiLU keeps about 0.36 of the variance of a unit normal input."""
+
+
 class RadialNetwork(nn.Module):
     """Radial functions R_{k,l}(r; μ_j, μ_i) = f_cut(r) · network(g(r)) for K channels and l = 0 … l_max.
 
@@ -125,13 +129,49 @@ class RadialNetwork(nn.Module):
         Returns:
             ``(N, J, n_out)``.
         """
+        return self.hidden(basis, centre, neighbour, cutoff) @ self.weights[-1]
+
+    def hidden(self, basis: Tensor, centre: Tensor, neighbour: Tensor, cutoff: Tensor) -> Tensor:
+        """What the radial functions are linear in: R = ``hidden @ weights[-1]``; see :meth:`forward`."""
         if len(self.weights) == 1:
-            return (basis * cutoff) @ self.weights[0]
+            return basis * cutoff
         x = basis @ self.weights[0]
         pair = of_elements(self.centre_shift, centre).unsqueeze(1)
         pair = pair + of_elements(self.neighbour_shift, neighbour)
         x = nn.functional.silu(x + pair)
         for weight, bias in zip(list(self.weights)[1:-1], self.biases, strict=True):
             x = nn.functional.silu(torch.nn.functional.linear(x, weight.T, bias))
-        # SiLU keeps about 0.36 of the variance of a unit normal input; the factors go to the narrow side
-        return (x * (cutoff * 1.6)) @ self.weights[-1]
+        # the factors go to the narrow side
+        return x * (cutoff * SILU_GAIN)
+
+    def hidden_with_derivatives(self, basis: Tensor, centre: int, neighbour: int, cutoff: Tensor) -> Tensor:
+        """The same for one pair of elements with its first two derivatives by the distance.
+
+        Args:
+            basis: its value and two derivatives ``(3, n, n_basis)``.
+            centre: element index.
+            neighbour: element index.
+            cutoff: likewise ``(3, n, 1)``.
+
+        Returns:
+            ``(3, n, H)``.
+        """
+        x = basis
+        if len(self.weights) > 1:
+            pair = self.centre_shift[centre] + self.neighbour_shift[neighbour]
+            x = _silu_with_derivatives(basis @ self.weights[0], pair)
+            for weight, bias in zip(list(self.weights)[1:-1], self.biases, strict=True):
+                x = _silu_with_derivatives(x @ weight, bias)
+            cutoff = cutoff * SILU_GAIN
+        bend = x[2] * cutoff[0] + 2.0 * x[1] * cutoff[1] + x[0] * cutoff[2]
+        return torch.stack([x[0] * cutoff[0], x[1] * cutoff[0] + x[0] * cutoff[1], bend])
+
+
+def _silu_with_derivatives(x: Tensor, bias: Tensor) -> Tensor:
+    """SiLU of ``x + bias`` with two derivatives, given those of x ``(3, …)``."""
+    value = x[0] + bias
+    share = torch.sigmoid(value)
+    rest = 1.0 - share
+    slope = share * (1.0 + value * rest)
+    bend = share * rest * (2.0 + value * (rest - share))
+    return torch.stack([value * share, slope * x[1], bend * x[1].square() + slope * x[2]])

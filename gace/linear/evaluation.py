@@ -140,7 +140,7 @@ class Evaluation:
     def _evaluated(
         self, vector: Tensor, species: Tensor, of_neighbours: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies ``(n,)``, derivative by the bonds ``(n, J, 3)`` and invariants ``(n_B, n)`` of some atoms."""
+        """Energies ``(n,)``, derivative by the bonds ``(n, J, 3)``, invariants ``(n_B, n)`` of some atoms."""
         r, Y = geometry_forward(vector, self.degrees)
         constants = (r, species, of_neighbours, self.constants, self.cutoff_power, self.has_repulsion, False)
         sums = sums_forward(*constants)

@@ -12,11 +12,12 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gace.basis import smooth_cutoff
+from gace.basis import RadialNetwork, smooth_cutoff
 from gace.potential.graph_ace import GraphACE
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
@@ -30,9 +31,6 @@ FEWEST, MOST = 64, 2048
 
 PLACES = (0.3, 0.5, 0.7)
 """Shares of an interval at which the error is looked for."""
-
-AT_ONCE = 256
-"""Distances whose functions and derivatives are formed at once."""
 
 LARGEST = 128 << 20
 """Bytes of all tables of a model, beyond which there are none (two dozen elements)."""
@@ -93,57 +91,90 @@ def _tabulated(
     while intervals <= MOST:
         if n * n * (intervals + 1) * row > left:
             return None
-        values, error = _pieces(model, t, intervals, first, dtype)
+        values, error, hardest, scale = _pieces(_Knots(model, intervals, first), layer.radial, n, dtype)
         if error <= tolerance:
             limits = torch.tensor([first, intervals / (cutoff - first), cutoff], dtype=dtype)
             return RadialTable(values, limits, layer.l_max + 1, layer.channels, error)
-        if not math.isfinite(error):
-            return None
-        # the error falls with the sixth power of the step
-        enough = intervals * (error / tolerance) ** (1 / 6)
-        intervals = min(32 * math.ceil(1.05 * enough / 32), 4 * intervals)
+        # how many are enough, by the pair that errs most
+        while error > tolerance and intervals <= MOST:
+            if not math.isfinite(error):
+                return None
+            # the error falls with the sixth power of the step
+            enough = intervals * (error / tolerance) ** (1 / 6)
+            intervals = min(32 * math.ceil(1.05 * enough / 32), 4 * intervals)
+            if intervals <= MOST:
+                error = _Knots(model, intervals, first).pair(layer.radial, *hardest).error / scale
     return None
 
 
+class _Pair(NamedTuple):
+    """What a pair's radial functions are linear in, and the error of the pieces between its knots."""
+
+    table: Tensor
+    """Values, slopes and bends at the knots ``(knots, 3, H)``, as in :class:`RadialTable`."""
+    error: float
+    """Largest, of the radial functions."""
+    square: float
+    """Mean square of the radial functions."""
+
+
+class _Knots:
+    """What is the same for all pairs of elements with so many pieces: basis and cutoff factor.
+
+    Args:
+        model: in double precision.
+        intervals: number of pieces.
+        first: the first knot, Å.
+    """
+
+    def __init__(self, model: GraphACE, intervals: int, first: float) -> None:
+        step = (model.cutoff - first) / intervals
+        self.steps = torch.tensor([1.0, step, step**2], dtype=torch.float64).view(3, 1, 1)
+        knots = torch.linspace(first, model.cutoff, intervals + 1, dtype=torch.float64)
+
+        def common(r: Tensor) -> Tensor:
+            envelope = smooth_cutoff(r, model.cutoff, model.cutoff_power) / model.sqrt_mean_neighbours
+            return torch.cat([model.radial_basis(r), envelope.unsqueeze(1)], dim=1)
+
+        self.at = at_knots(common, knots, 1.0).transpose(0, 1)  # (3, knots, n_basis + 1)
+        # the remainder of a piece is x³ (1-x)³ f⁽⁶⁾ / 720, largest in the middle if f⁽⁶⁾ varies slowly
+        self.between = {x: common(knots[:-1] + x * step).unsqueeze(0) for x in PLACES}
+
+    def pair(self, radial: RadialNetwork, centre: int, neighbour: int) -> _Pair:
+        """Of one pair of elements, by index."""
+        hidden = radial.hidden_with_derivatives(self.at[..., :-1], centre, neighbour, self.at[..., -1:])
+        table = (hidden * self.steps).transpose(0, 1)
+        # exactly zero at the cutoff with two derivatives, whatever rounding made of them
+        table[-1] = 0.0
+        last, error, square = radial.weights[-1], 0.0, 0.0
+        for x, common in self.between.items():
+            elements = torch.full((1,), centre), torch.full((1, common.shape[1]), neighbour)
+            expected = radial.hidden(common[..., :-1], *elements, common[..., -1:])[0]
+            # pieces of degree five of a sum are the sum of its terms' pieces
+            error = max(error, float(((between_knots(table, x) - expected) @ last).abs().max()))
+            square += float((expected @ last).square().mean()) / len(PLACES)
+        return _Pair(table, error, square)
+
+
 def _pieces(
-    model: GraphACE, t: int, intervals: int, first: float, dtype: torch.dtype
-) -> tuple[Tensor, float]:
-    """Values and error of the table of a layer with so many pieces, as in :class:`RadialTable`."""
-    layer, n = model.layers[t], len(model.elements)
-    step = (model.cutoff - first) / intervals
-    knots = torch.linspace(first, model.cutoff, intervals + 1, dtype=torch.float64)
-    values = torch.empty(n * n, intervals + 1, 3, layer.channels * (layer.l_max + 1), dtype=dtype)
-    error = 0.0
+    knots: _Knots, radial: RadialNetwork, n: int, dtype: torch.dtype
+) -> tuple[Tensor, float, tuple[int, int], float]:
+    """Values and error of the table of a layer, as in :class:`RadialTable`.
+
+    And the pair that errs most, with the root mean square that its error is a share of.
+    """
+    last = radial.weights[-1]
+    values = torch.empty(n * n, knots.at.shape[1], 3, last.shape[1], dtype=dtype)
+    error, hardest, scale = 0.0, (0, 0), 1.0
     for a in range(n):
-        largest = square = 0.0
-        # one pair after another: the derivatives of many distances at once take the memory of a run
-        for b in range(n):
-            functions = _functions(model, t, a, b)
-            table = torch.cat([at_knots(functions, some, step) for some in knots.split(AT_ONCE)])
-            # exactly zero at the cutoff with two derivatives, whatever rounding made of them
-            table[-1] = 0.0
-            # the remainder of a piece is x³ (1-x)³ f⁽⁶⁾ / 720, largest in the middle if f⁽⁶⁾ varies slowly
-            for x in PLACES:
-                expected = torch.cat([functions(some + x * step) for some in knots[:-1].split(AT_ONCE)])
-                largest = max(largest, float((between_knots(table, x) - expected).abs().max()))
-                square += float(expected.square().mean()) / (n * len(PLACES))
-            values[a * n + b] = table
-        error = max(error, largest / square**0.5 if square else largest)
-    return values, error
-
-
-def _functions(model: GraphACE, t: int, centre: int, neighbour: int) -> Callable[[Tensor], Tensor]:
-    """Radial functions of a pair of elements at any distances: ``(n,) -> (n, F)``."""
-    radial = model.layers[t].radial
-
-    def functions(r: Tensor) -> Tensor:
-        envelope = smooth_cutoff(r, model.cutoff, model.cutoff_power) / model.sqrt_mean_neighbours
-        basis = model.radial_basis(r).unsqueeze(0)
-        of_neighbours = torch.full((1, len(r)), neighbour)
-        found: Tensor = radial(basis, torch.full((1,), centre), of_neighbours, envelope.view(1, -1, 1))
-        return found[0]
-
-    return functions
+        pairs = [knots.pair(radial, a, b) for b in range(n)]
+        for b, one in enumerate(pairs):
+            values[a * n + b] = one.table @ last
+        own = (sum(one.square for one in pairs) / n) ** 0.5 or 1.0
+        worst = max(range(n), key=lambda b: pairs[b].error)
+        if not pairs[worst].error / own <= error:
+            error, hardest, scale = pairs[worst].error / own, (a, worst), own
+    return values, error, hardest, scale
 
 
 def at_knots(f: Callable[[Tensor], Tensor], knots: Tensor, step: float) -> Tensor:

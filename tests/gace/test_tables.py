@@ -11,6 +11,7 @@ import torch
 from ase.build import bulk, molecule
 from torch.autograd import gradcheck
 
+from gace.basis import smooth_cutoff
 from gace.commands.options import PATHS as OFFERED
 from gace.potential import tables as module
 from gace.potential.blocks import energy_and_gradients_by_blocks
@@ -86,6 +87,27 @@ def test_sum_over_neighbours_is_that_of_the_polynomials(channels, messages, n_th
         torch.set_num_threads(before)
 
 
+def radial_functions(model, t, centre, neighbour, r):
+    """Of a pair of elements by the network, ``(n, F)``."""
+    envelope = smooth_cutoff(r, model.cutoff, model.cutoff_power) / model.sqrt_mean_neighbours
+    elements = torch.full((1,), centre), torch.full((1, len(r)), neighbour)
+    return model.layers[t].radial(model.radial_basis(r).unsqueeze(0), *elements, envelope.view(1, -1, 1))[0]
+
+
+@pytest.mark.parametrize("basis", ["bessel", "chebyshev"])
+@pytest.mark.parametrize("preset", ["2L-small", "FS-small"])
+def test_derivatives_at_the_knots_are_those_of_the_network(preset, basis):
+    """Those written out against automatic ones; up to the cutoff, where all vanish."""
+    model, step = make(preset, radial_basis=basis), 0.07
+    for t, layer in enumerate(model.layers):
+        knots = module._Knots(model, intervals=60, first=model.cutoff - 60 * step)
+        table = knots.pair(layer.radial, 1, 2).table @ layer.radial.weights[-1]
+        at = torch.linspace(model.cutoff - 60 * step, model.cutoff, 61, dtype=torch.float64)
+        expected = module.at_knots(lambda r, t=t: radial_functions(model, t, 1, 2, r), at, step)
+        assert torch.allclose(table, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
+        assert float(table[-1].abs().max()) == 0.0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("basis", ["bessel", "chebyshev"])
 def test_tables_are_as_exact_as_promised(dtype, basis):
@@ -96,7 +118,7 @@ def test_tables_are_as_exact_as_promised(dtype, basis):
         assert table.error <= TOLERANCE[dtype]
         first, _, cutoff = table.range.double().tolist()
         r = first + (cutoff - first) * torch.rand(3000, dtype=torch.float64)
-        functions = module._functions(exact, t, 2, 1)(r)
+        functions = radial_functions(exact, t, 2, 1, r)
         read = read_off(table, torch.full((3000,), 2 * 3 + 1), r)
         scale = functions.square().mean().sqrt()
         # what single precision cannot hold of the functions and of the place comes on top
