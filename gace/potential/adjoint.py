@@ -134,7 +134,7 @@ class Adjoint:
         tables: of its radial functions.
     """
 
-    max_bonds = 1_500_000
+    max_bonds: float = 1_500_000
     """Bonds, padding included, that are evaluated at once: 1.3 GB in single precision."""
 
     def __init__(self, model: GraphACE, tables: Sequence[RadialTable]) -> None:
