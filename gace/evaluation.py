@@ -78,6 +78,7 @@ def evaluate(
         raise InputError("there are no structures to evaluate on")
     if uncertainty and not potential.has_error_bars:
         raise InputError("this potential has no error bars: it is a single model without calibration")
+    potential = potential.evaluated_for(structures)
     rows: list[Residuals] = []
     stresses: list[tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]] = []
     for atoms, prediction in zip(

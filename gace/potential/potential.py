@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from gace.potential.graph_ace import GraphACE
     from gace.uncertainty.container import Uncertainty
 
+
+TABLES_PAY = 2000
+"""Atoms to be evaluated beyond which making tables takes less time than they save (four elements)."""
 
 BATCH_ATOMS = {"cpu": 200, "cuda": 4000}
 """Atoms computed at once: on a CPU what its caches hold (2000 take three times as long per atom)."""
@@ -196,6 +199,15 @@ class Potential:
         other = copy.copy(self)
         other._evaluators = evaluators(other.members, path)
         return other
+
+    def evaluated_for(self, structures: Iterable[Atoms]) -> Potential:
+        """This potential by tables where there is so much to evaluate that they pay (:data:`TABLES_PAY`).
+
+        A path that was chosen stays.
+        """
+        if self._evaluators is not None or sum(map(len, structures)) < TABLES_PAY:
+            return self
+        return self.evaluated_by("tabulated")
 
     def neighbourhood(self, atoms: Atoms) -> Neighbourhood:
         """The graph of one structure in this potential's terms."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,6 +23,13 @@ from gace.potential.graph_ace import GraphACE
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 """Largest error of a radial function, as a share of the root mean square of all of its layer."""
 
+LOOSEST = {torch.float32: 1e-5, torch.float64: 1e-6}
+"""What is put up with, ten times as much after ten times as much, where the tables would be too large.
+
+In double precision energies are then 1e-9 eV and forces 1e-7 eV/Å off the networks' (3BPA, four elements);
+they stay exact derivatives of each other.
+"""
+
 SHORTEST = 0.1
 """Å; the table's first knot. Closer atoms get the first piece continued."""
 
@@ -33,7 +40,7 @@ PLACES = (0.3, 0.5, 0.7)
 """Shares of an interval at which the error is looked for."""
 
 LARGEST = 128 << 20
-"""Bytes of all tables of a model, beyond which there are none (two dozen elements)."""
+"""Bytes of all tables of a model, beyond which there are none (a dozen elements)."""
 
 
 @dataclass(frozen=True)
@@ -64,46 +71,91 @@ def radial_tables(model: GraphACE, tolerance: float | None = None) -> list[Radia
     Args:
         model: a trained model.
         tolerance: largest error as in :class:`RadialTable`; default by the model's precision
-            (:data:`TOLERANCE`). None is returned too where it cannot be met.
+            (:data:`TOLERANCE`, to :data:`LOOSEST`). None is returned too where it cannot be met.
     """
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
-    tolerance = TOLERANCE.get(dtype, 1e-6) if tolerance is None else tolerance
     exact = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).requires_grad_(False)
-    tables: list[RadialTable] = []
-    left = LARGEST
-    for t in range(len(exact.layers)):
-        table = _tabulated(exact, t, tolerance, dtype, left)
-        if table is None:
+    surveys = [_surveyed(exact, t) for t in range(len(exact.layers))]
+    for allowed in _tolerances(dtype) if tolerance is None else (tolerance,):
+        planned = [_enough(exact, t, survey, allowed) for t, survey in enumerate(surveys)]
+        numbers = [one for one in planned if one is not None]
+        if len(numbers) < len(planned) or _bytes(model, numbers) > LARGEST:
+            continue
+        made = [_tabulated(exact, t, n, allowed, dtype) for t, n in enumerate(numbers)]
+        tables = [
+            replace(one, values=one.values.to(device), range=one.range.to(device)) for one in made if one
+        ]
+        if len(tables) == len(made) and _bytes(model, [one.values.shape[1] - 1 for one in tables]) <= LARGEST:
+            return tables
+    return None
+
+
+def _tolerances(dtype: torch.dtype) -> Iterator[float]:
+    """From the one that is wanted to the loosest."""
+    allowed, loosest = TOLERANCE.get(dtype, 1e-6), LOOSEST.get(dtype, 1e-6)
+    yield allowed
+    while 10.0 * allowed < 1.01 * loosest:
+        allowed *= 10.0
+        yield allowed
+
+
+def _bytes(model: GraphACE, intervals: Sequence[int]) -> int:
+    """Of tables with so many pieces for each layer."""
+    of_number = next(model.parameters()).element_size() * len(model.elements) ** 2
+    rows = [3 * layer.channels * (layer.l_max + 1) for layer in model.layers]
+    return of_number * sum((n + 1) * row for n, row in zip(intervals, rows, strict=True))
+
+
+class _Survey(NamedTuple):
+    """What few pieces tell of a layer."""
+
+    error: float
+    """As in :class:`RadialTable`."""
+    hardest: tuple[int, int]
+    """The pair that errs most, by index of centre and neighbour."""
+    scale: float
+    """The root mean square that its error is a share of."""
+
+
+def _first(model: GraphACE) -> float:
+    """The first knot, Å."""
+    return SHORTEST * min(1.0, model.cutoff / 5.0)
+
+
+def _surveyed(model: GraphACE, t: int) -> _Survey:
+    """The fewest pieces for all pairs of a layer."""
+    knots = _Knots(model, FEWEST, _first(model))
+    return _pieces(knots, model.layers[t].radial, len(model.elements), torch.float64)[1]
+
+
+def _enough(model: GraphACE, t: int, survey: _Survey, tolerance: float) -> int | None:
+    """How many pieces are enough for the pair that errs most; None if too many."""
+    intervals, error = FEWEST, survey.error
+    while error > tolerance:
+        if not math.isfinite(error):
             return None
-        left -= table.values.numel() * table.values.element_size()
-        tables.append(replace(table, values=table.values.to(device), range=table.range.to(device)))
-    return tables
+        # the error falls with the sixth power of the step
+        enough = intervals * (error / tolerance) ** (1 / 6)
+        intervals = min(32 * math.ceil(1.05 * enough / 32), 4 * intervals)
+        if intervals > MOST:
+            return None
+        pair = _Knots(model, intervals, _first(model)).pair(model.layers[t].radial, *survey.hardest)
+        error = pair.error / survey.scale
+    return intervals
 
 
 def _tabulated(
-    model: GraphACE, t: int, tolerance: float, dtype: torch.dtype, left: int
+    model: GraphACE, t: int, intervals: int, tolerance: float, dtype: torch.dtype
 ) -> RadialTable | None:
-    """The table of a layer with as few pieces as the tolerance allows, in at most ``left`` bytes."""
-    layer, n = model.layers[t], len(model.elements)
-    first, cutoff = SHORTEST * min(1.0, model.cutoff / 5.0), model.cutoff
-    row = 3 * layer.channels * (layer.l_max + 1) * torch.finfo(dtype).bits // 8
-    intervals = FEWEST
+    """The table of a layer with so many pieces, or more if another pair asks for them."""
+    layer, first, cutoff = model.layers[t], _first(model), model.cutoff
     while intervals <= MOST:
-        if n * n * (intervals + 1) * row > left:
-            return None
-        values, error, hardest, scale = _pieces(_Knots(model, intervals, first), layer.radial, n, dtype)
-        if error <= tolerance:
+        knots = _Knots(model, intervals, first)
+        values, found = _pieces(knots, layer.radial, len(model.elements), dtype)
+        if found.error <= tolerance:
             limits = torch.tensor([first, intervals / (cutoff - first), cutoff], dtype=dtype)
-            return RadialTable(values, limits, layer.l_max + 1, layer.channels, error)
-        # how many are enough, by the pair that errs most
-        while error > tolerance and intervals <= MOST:
-            if not math.isfinite(error):
-                return None
-            # the error falls with the sixth power of the step
-            enough = intervals * (error / tolerance) ** (1 / 6)
-            intervals = min(32 * math.ceil(1.05 * enough / 32), 4 * intervals)
-            if intervals <= MOST:
-                error = _Knots(model, intervals, first).pair(layer.radial, *hardest).error / scale
+            return RadialTable(values, limits, layer.l_max + 1, layer.channels, found.error)
+        intervals += 32
     return None
 
 
@@ -156,13 +208,8 @@ class _Knots:
         return _Pair(table, error, square)
 
 
-def _pieces(
-    knots: _Knots, radial: RadialNetwork, n: int, dtype: torch.dtype
-) -> tuple[Tensor, float, tuple[int, int], float]:
-    """Values and error of the table of a layer, as in :class:`RadialTable`.
-
-    And the pair that errs most, with the root mean square that its error is a share of.
-    """
+def _pieces(knots: _Knots, radial: RadialNetwork, n: int, dtype: torch.dtype) -> tuple[Tensor, _Survey]:
+    """Values of the table of a layer of ``n`` elements, and how they err."""
     last = radial.weights[-1]
     values = torch.empty(n * n, knots.at.shape[1], 3, last.shape[1], dtype=dtype)
     error, hardest, scale = 0.0, (0, 0), 1.0
@@ -174,7 +221,7 @@ def _pieces(
         worst = max(range(n), key=lambda b: pairs[b].error)
         if not pairs[worst].error / own <= error:
             error, hardest, scale = pairs[worst].error / own, (a, worst), own
-    return values, error, hardest, scale
+    return values, _Survey(error, hardest, scale)
 
 
 def at_knots(f: Callable[[Tensor], Tensor], knots: Tensor, step: float) -> Tensor:

@@ -241,3 +241,34 @@ def test_making_tables_loads_no_symbolic_algebra():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_tables_that_are_too_large_are_made_less_exact(monkeypatch):
+    """In double precision, up to what single precision has; the potential stays within it."""
+    model = make("2L-small")
+    wanted = radial_tables(model)
+    assert max(one.error for one in wanted) <= TOLERANCE[torch.float64]
+    monkeypatch.setattr(module, "LARGEST", sum(8 * one.values.numel() for one in wanted) // 2)
+    smaller = radial_tables(model)
+    assert sum(8 * one.values.numel() for one in smaller) <= module.LARGEST
+    assert TOLERANCE[torch.float64] < max(one.error for one in smaller) <= module.LOOSEST[torch.float64]
+    assert radial_tables(model, TOLERANCE[torch.float64]) is None  # as it was asked for, or not at all
+    graph = build_graph([ethanol()], model.elements, model.cutoff)
+    plain, read = (evaluate_eagerly(model, graph, one) for one in (None, smaller))
+    assert (read.forces - plain.forces).abs().max() < 1e-5
+
+
+def test_tables_where_they_pay(monkeypatch):
+    """Many structures are evaluated by tables, few by the networks; a path that was chosen stays."""
+    model = make("2L-small")
+    potential = Potential([model], isolated_atom_energies=dict.fromkeys(model.elements, 0.0))
+    assert potential.evaluated_for([ethanol()]) is potential
+    monkeypatch.setattr("gace.potential.potential.TABLES_PAY", 10)
+    many = [ethanol(), ethanol()]
+    chosen = potential.evaluated_by("eager")
+    assert chosen.evaluated_for(many) is chosen
+    read = potential.evaluated_for(many)
+    assert read is not potential
+    expected, found = potential.predict(many)[1], read.predict(many)[1]
+    assert found.energy == pytest.approx(expected.energy, abs=1e-7)
+    assert found.forces == pytest.approx(expected.forces, abs=1e-6)

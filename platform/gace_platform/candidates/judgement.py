@@ -61,7 +61,8 @@ def judge(potential: Potential | None, structures: Sequence[Atoms], progress: Pr
             forces_std=_from_info(structures, "forces_std"),
         )
     rows = []
-    for number, one in enumerate(potential.predictions(structures, uncertainty=True)):
+    predictions = potential.evaluated_for(structures).predictions(structures, uncertainty=True)
+    for number, one in enumerate(predictions):
         rows.append(
             (
                 one.energy,

@@ -85,7 +85,7 @@ def residuals(potential: Potential, structures: Sequence[Atoms], uncertainty: bo
     for number, label in enumerate(labels):
         if label.energy is None and label.forces is None:
             raise InputError(f"structure {number} has no label: neither REF_energy nor REF_forces")
-    predictions = potential.predict(structures, uncertainty=uncertainty)
+    predictions = potential.evaluated_for(structures).predict(structures, uncertainty=uncertainty)
     isolated = potential.isolated_atom_energies
     nothing = np.full((3, 3), np.nan)
     std = [prediction.forces_std for prediction in predictions]

@@ -58,7 +58,7 @@ class PotentialDrive:
             members,
             isolated_atom_energies=potential.isolated_atom_energies,
             uncertainty=potential.uncertainty,
-        )
+        ).evaluated_by("tabulated")
 
     def __call__(self, numbers: Sequence[int], structures: Sequence[Atoms], gamma: bool) -> list[Answer]:
         """See :class:`Drive`."""

@@ -106,7 +106,8 @@ def _atoms(frame: Frame, walker: Walker, entry: dict[str, Any]) -> Atoms:
 
 def add_uncertainty(frames: list[Atoms], potential: Any) -> None:
     """Write the whole committee's error bars and the largest γ into the frames, where it has them."""
-    for atoms, prediction in zip(frames, potential.predictions(frames, uncertainty=True), strict=True):
+    predictions = potential.evaluated_for(frames).predictions(frames, uncertainty=True)
+    for atoms, prediction in zip(frames, predictions, strict=True):
         atoms.info["predicted_energy"] = prediction.energy
         if prediction.energy_std is not None:
             atoms.info["energy_std"] = float(prediction.energy_std)
