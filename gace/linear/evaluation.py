@@ -7,8 +7,6 @@ of :func:`gace.potential.derivatives.energy_and_gradients` to rounding.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -41,8 +39,6 @@ class Evaluation:
     Args:
         model: on a processor, with kernels for its precision.
     """
-
-    max_bonds = math.inf
 
     def __init__(self, model: LinearACE) -> None:
         with torch.no_grad():

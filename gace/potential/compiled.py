@@ -8,7 +8,6 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,18 +31,6 @@ PATHS = ("eager", "tabulated", "compiled", "auto")
 ``auto``: go operation by operation until the code is there (the last digits change then)."""
 
 Evaluate = Callable[[Graph], Prediction]
-
-
-class WrittenOut(Protocol):
-    """Evaluates structures at once, its pass back written out."""
-
-    max_bonds: float
-    """Bonds, padding included, up to which it does: it keeps what the pass back asks for."""
-
-    def __call__(self, graph: Graph) -> Prediction:
-        """Energies and derivatives of a graph in the model's precision."""
-        ...
-
 
 BLOCK_BONDS = {"cpu": 2048, "cuda": 200_000}
 """Bonds, padding included, of one block of compiled code: on a CPU what its caches hold."""
@@ -84,19 +71,19 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
     ]
 
 
-def written_out(model: GraphACE, tables: list[RadialTable] | None) -> WrittenOut | None:
+def written_out(model: GraphACE, tables: list[RadialTable] | None) -> Evaluate | None:
     """How a model is evaluated at once on a processor, its pass back written out; None where it is not."""
     if not in_c(next(model.parameters())):
         return None
     if isinstance(model, GraphACE):
         return None if tables is None else Adjoint(model, tables)
-    own: Callable[[], WrittenOut] | None = getattr(
+    own: Callable[[], Evaluate] | None = getattr(
         model, "written_out", None
     )  # other architectures bring theirs
     return None if own is None else own()
 
 
-def _launched(model: GraphACE, tables: list[RadialTable] | None, whole: WrittenOut | None) -> Evaluate:
+def _launched(model: GraphACE, tables: list[RadialTable] | None, whole: Evaluate | None) -> Evaluate:
     """Operation by operation, or by ``whole``; on a GPU small structures as one recording."""
     evaluate = partial(evaluate_eagerly, model, tables=tables, whole=whole)
     if not wanted(next(model.parameters()).device):
@@ -111,7 +98,7 @@ def evaluate_eagerly(
     model: GraphACE,
     graph: Graph,
     tables: Sequence[RadialTable] | None = None,
-    whole: WrittenOut | None = None,
+    whole: Evaluate | None = None,
 ) -> Prediction:
     """At once if the graph is small, else block by block.
 
@@ -119,11 +106,11 @@ def evaluate_eagerly(
         model: the potential.
         graph: on its device and in its precision.
         tables: radial functions of each layer in the place of its network.
-        whole: evaluates at once what is not too large for it; None: operation by operation.
+        whole: evaluates any graph by itself; None: operation by operation.
     """
-    slots = graph.neighbour.shape[1]
-    if whole is not None and graph.n_atoms * slots <= whole.max_bonds:
+    if whole is not None:
         return whole(graph)
+    slots = graph.neighbour.shape[1]
     bonds = eager_bonds(graph.edge_vector)
     small = graph.n_atoms * slots <= WHOLE * bonds
     if small and tables is not None and graph.edge_vector.device.type == "cpu":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 
-from gace.potential import compiled
+from gace.potential import adjoint, compiled
 from gace.potential.adjoint import Adjoint
 from gace.potential.compiled import evaluators, written_out
 from gace.potential.derivatives import energy_and_gradients
@@ -20,6 +20,7 @@ from gace.structures.neighbours import build_graph
 pytestmark = pytest.mark.skipif(library() is None, reason="no C++ compiler to build the kernels")
 
 ELEMENTS, CUTOFF = ["C", "H", "O"], 4.5
+THREE = dict(l_max=[1, 2, 0], order=[2, 4, 3], l_message=1)
 
 CHANGES = {
     "as it is": {},
@@ -79,7 +80,7 @@ def test_whatever_a_model_may_have(which, threads):
     [
         dict(l_max=[2], order=1),
         dict(l_max=[2, 1], order=[1, 2], parity="natural"),
-        dict(l_max=[1, 2, 0], order=[2, 4, 3], l_message=1),
+        THREE,
         dict(l_max=[2, 2], order=[4, 4], l_message=2),
     ],
     ids=["order 1", "orders 1 and 2", "three layers", "messages of degree 2"],
@@ -151,21 +152,34 @@ def test_fading_is_the_derivative_of_closeness():
     assert inner.fading(torch.full((3,), 1.9, dtype=torch.float64), centre[:3]) is None
 
 
-def test_calculators_take_it_and_blocks_go_on_without(monkeypatch):
-    """Tables on a processor: written out where the structure is evaluated at once."""
+def test_calculators_take_it(monkeypatch):
+    """Tables on a processor: written out, whatever the size."""
     graph = build_graph([ethanol()], ELEMENTS, CUTOFF)
     model = make("2L-small", graph=graph)
     called = []
     real = Adjoint.__call__
     monkeypatch.setattr(Adjoint, "__call__", lambda self, one: called.append(1) or real(self, one))
-    (evaluate,) = evaluators([model], "tabulated")
-    at_once = evaluate(graph)
-    assert called == [1]
-    monkeypatch.setattr(Adjoint, "max_bonds", 20)
     monkeypatch.setattr(compiled, "EAGER_BONDS", 20)
-    in_blocks = evaluate(graph)
+    (evaluate,) = evaluators([model], "tabulated")
+    evaluate(graph)
     assert called == [1]
-    compare(in_blocks, at_once, 1e-10)
+
+
+@pytest.mark.parametrize("change", ["inner cutoffs", "pair cutoffs", "no network"])
+@pytest.mark.parametrize("preset", ["FS-small", "1L-small", "2L-small", "three layers"])
+def test_part_by_part_is_at_once(preset, change, monkeypatch):
+    """Atoms that are close and fade too; three parts, the last of which is smaller."""
+    close = ethanol()
+    close.positions[1] += 0.45 * (close.positions[0] - close.positions[1])
+    graph = build_graph([ethanol(), close], ELEMENTS, CUTOFF)
+    changes = CHANGES[change] | (THREE if preset == "three layers" else {})
+    model = make("2L-small" if preset == "three layers" else preset, graph=graph, **changes)
+    evaluate = Adjoint(model, radial_tables(model, 1e-6))
+    at_once = evaluate(graph)
+    slots = graph.neighbour.shape[1]
+    monkeypatch.setattr(adjoint, "MOST_BONDS", 10 * slots)
+    monkeypatch.setattr(adjoint, "PART_BONDS", 7 * slots)
+    compare(evaluate(graph), at_once, 1e-12)
 
 
 def test_none_without_tables_or_kernels(monkeypatch):
