@@ -179,7 +179,7 @@ class _Evaluation:
         self.model, self.layers, self.readout = adjoint.model, adjoint.layers, adjoint.readout
         self.graph = graph
         N, J = graph.neighbour.shape
-        size = N if N * J <= MOST_BONDS else max(1, PART_BONDS // J)
+        size = max(1, N if N * J <= MOST_BONDS else PART_BONDS // J)
         self.parts = [slice(first, first + size) for first in range(0, N, size)]
         self.several = len(self.parts) > 1
         self.bonds = [None if self.several else self._made(own) for own in self.parts]
@@ -211,11 +211,12 @@ class _Evaluation:
             messages.append(_joined([made for _, made in found]))
             given.append(self._faded(messages[t]))
         of_message: Tensor | None = None
-        owed: list[list[Tensor]] = []  # to the invariants of each part, layer by layer
+        owed: list[list[Tensor]] = []  # to the invariants of each part, layer by layer, but of the last
         for part, own in enumerate(self.parts):
             one, _ = self._forward(last, part, given[last])
-            owed.append(self._read(own))
-            of_message = self._back(last, part, one, owed[-1][-1], None, of_message)
+            *before, of_last = self._read(own)
+            owed.append(before)
+            of_message = self._back(last, part, one, of_last, None, of_message)
         for t in reversed(range(last)):
             assert of_message is not None
             if self.fading is not None:

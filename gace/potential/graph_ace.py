@@ -337,6 +337,7 @@ class GraphACE(nn.Module):
         return energy
 
     @torch.no_grad()
+    @torch.no_grad()
     def calibrate(self, graph: Graph) -> None:
         """Set the internal scales so that every product has unit root mean square on ``graph``.
 
