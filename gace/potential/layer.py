@@ -9,6 +9,8 @@ coupling is one matrix product over all atoms and channels.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -22,6 +24,10 @@ from gace.potential.sparse import SparseLayer
 
 if TYPE_CHECKING:
     from gace.potential.tables import RadialTable
+
+
+MEASURED_AT_ONCE = 64
+"""Atoms on which scales are measured together: products of a training batch would take half a gigabyte."""
 
 
 class Bonds(NamedTuple):
@@ -174,42 +180,101 @@ class Layer(nn.Module):
             carried: messages ``(M, dim, K)``; None in the first layer.
             species: their element indices ``(N,)``.
         """
-        if available(bonds.distance) and not self.measuring:
+        if self.measuring:
+            return self._measured(bonds, carried, species)
+        if available(bonds.distance):
             invariants, message = self.sparse(self, bonds, carried, species)
             return LayerOutput(message, invariants.transpose(0, 1))
+        return self._plain(bonds, carried, species)
+
+    def _plain(self, bonds: Bonds, carried: Tensor | None, species: Tensor) -> LayerOutput:
+        """Operation by operation."""
         A = self._density(bonds, carried, species)
         parts = [A]
         if self.order >= 2:
             pair = self._couple("pair", A, A)
             parts.append(pair)
         if self.order >= 3:
-            weight = self.pair_weights.index_select(1, species).index_select(0, self.mixed_path)
-            mixed = _contract(self.mixed_sum, pair * weight)
+            mixed = self._mixed(pair, species)
             parts.append(self._couple("triple", mixed, A))
         if self.order >= 4:
             parts.append(self._couple("quadruple", mixed, mixed))
         invariants = torch.cat([part[:n] for part, n in zip(parts, self.scalar_rows, strict=True)])
         return LayerOutput(self._mix(self._summed(parts, species), species), invariants)
 
+    def _measured(self, bonds: Bonds, carried: Tensor | None, species: Tensor) -> LayerOutput:
+        """The same some atoms at a time, with scales set on them: of the density, then of each product."""
+        N = len(species)
+        slices = [slice(first, first + MEASURED_AT_ONCE) for first in range(0, N, MEASURED_AT_ONCE)]
+        pieces = [
+            (Bonds(*(one[own] if isinstance(one, Tensor) else one for one in bonds)), carried, species[own])
+            for own in slices
+        ]
+        number = N * self.channels
+
+        def mean(squares: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+            """Of the rows of a product, given the density and the species of some atoms."""
+            found = (squares(self._density(*piece), piece[2]) for piece in pieces)
+            return functools.reduce(torch.add, found) / number
+
+        rows = (_squares(self._rows(*piece)) for piece in pieces)
+        prior = [self.degree_decay**degree for degree in self.density_degrees]
+        scales = _scales(functools.reduce(torch.add, rows) / number, self.density_path, prior)
+        self.density_scale.copy_(scales)
+        if self.order >= 2:
+            self._rescale("pair", mean, lambda A, _: (A, A))
+        if self.order >= 3:
+            self._rescale("triple", mean, lambda A, of: (self._mixed(self._couple("pair", A, A), of), A))
+        if self.order >= 4:
+            self._rescale("quadruple", mean, lambda A, of: (self._mixed(self._couple("pair", A, A), of),) * 2)
+        outputs = [self._plain(*piece) for piece in pieces]
+        messages = [one.message for one in outputs if one.message is not None]
+        invariants = torch.cat([one.invariants for one in outputs], dim=1)
+        return LayerOutput(torch.cat(messages) if messages else None, invariants)
+
+    def _rescale(
+        self,
+        name: str,
+        mean: Callable[[Callable[[Tensor, Tensor], Tensor]], Tensor],
+        factors: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> None:
+        """Set the scales of a product, ``factors`` being its factors given density and species."""
+        coupling: Coupling = self.couplings[name]
+        coupling.scale.fill_(1.0)
+        order = ("pair", "triple", "quadruple").index(name) + 1
+        degrees = [
+            coupling.left[p.left].degree + coupling.right[p.right].degree for q in coupling.paths for p in q
+        ]
+        prior = [self.order_decay**order * self.degree_decay**degree for degree in degrees]
+        path = torch.tensor(coupling.rows.path, device=coupling.scale.device)
+        square = mean(lambda A, species: _squares(coupling(*factors(A, species))))
+        coupling.scale.copy_(_scales(square, path, prior).index_select(0, path).unsqueeze(1))
+
+    def _mixed(self, pair: Tensor, species: Tensor) -> Tensor:
+        """Pairs summed over paths, which triples and quadruples are made of ``(dim, N, K)``."""
+        weight = self.pair_weights.index_select(1, species).index_select(0, self.mixed_path)
+        return _contract(self.mixed_sum, pair * weight)
+
     def _density(self, bonds: Bonds, carried: Tensor | None, species: Tensor) -> Tensor:
         """A ``(dim, N, K)``: sum over neighbours first, then couple, then mix channels."""
-        harmonics, radial = self.radial_and_harmonics(bonds, species)
-        if self.raw_coupling is None:
-            # what a neighbour of the first layer says is its element
-            rows = self._summed_over_neighbours(
-                harmonics, radial, self.indicator.unsqueeze(1), bonds.neighbour_species
-            )
-        else:
-            assert carried is not None  # only a layer without incoming irreps is called without messages
-            rows = self.raw_coupling(
-                self._summed_over_neighbours(harmonics, radial, carried, bonds.neighbour)
-            )
-        if self.measuring:
-            prior = [self.degree_decay**degree for degree in self.density_degrees]
-            self.density_scale.copy_(_scales(rows, self.density_path, prior))
+        rows = self._rows(bonds, carried, species)
         weight = (self.density_weights * self.density_scale.view(-1, 1, 1)).index_select(0, self.density_path)
         mixed = torch.bmm(rows, weight)
         return mixed if self.raw_coupling is None else _contract(self.density_sum, mixed)
+
+    def _rows(self, bonds: Bonds, carried: Tensor | None, species: Tensor) -> Tensor:
+        """The density before its channels are mixed and its paths summed ``(rows, N, K)``."""
+        harmonics, radial = self.radial_and_harmonics(bonds, species)
+        if self.raw_coupling is None:
+            # what a neighbour of the first layer says is its element
+            return self._summed_over_neighbours(
+                harmonics, radial, self.indicator.unsqueeze(1), bonds.neighbour_species
+            )
+        assert carried is not None  # only a layer without incoming irreps is called without messages
+        coupled: Tensor = self.raw_coupling(
+            self._summed_over_neighbours(harmonics, radial, carried, bonds.neighbour)
+        )
+        return coupled
 
     def radial_and_harmonics(self, bonds: Bonds, species: Tensor) -> tuple[Tensor, Tensor]:
         """Harmonics ``(N, J, lm)`` and radial functions ``(N, J, l, K)`` of this layer."""
@@ -238,17 +303,6 @@ class Layer(nn.Module):
 
     def _couple(self, name: str, x: Tensor, y: Tensor) -> Tensor:
         coupling: Coupling = self.couplings[name]
-        if self.measuring:
-            order = ("pair", "triple", "quadruple").index(name) + 1
-            coupling.scale.fill_(1.0)
-            degrees = [
-                coupling.left[p.left].degree + coupling.right[p.right].degree
-                for q in coupling.paths
-                for p in q
-            ]
-            prior = [self.order_decay**order * self.degree_decay**degree for degree in degrees]
-            path = torch.tensor(coupling.rows.path, device=x.device)
-            coupling.scale.copy_(_scales(coupling(x, y), path, prior).index_select(0, path).unsqueeze(1))
         return coupling(x, y)
 
     def _summed(self, parts: list[Tensor], species: Tensor) -> Tensor | None:
@@ -279,13 +333,17 @@ def _contract(matrix: Tensor, x: Tensor) -> Tensor:
     return (matrix @ x.flatten(1)).view(-1, *x.shape[1:])
 
 
-def _scales(rows: Tensor, path: Tensor, prior: list[float]) -> Tensor:
-    """Per path: its prior divided by the root mean square of its rows ``(n_paths,)``.
+def _squares(rows: Tensor) -> Tensor:
+    """Sum over atoms and channels of the squares of each row ``(rows,)``."""
+    return rows.double().square().sum(dim=(1, 2))
+
+
+def _scales(square: Tensor, path: Tensor, prior: list[float]) -> Tensor:
+    """Per path: its prior divided by the root mean square of its rows ``(n_paths,)``, given those of rows.
 
     1 where everything vanishes (a lone atom, a lattice whose symmetry forbids the component).
     """
-    square = rows.double().square().mean(dim=(1, 2))
     count = torch.bincount(path, minlength=len(prior)).to(square)
     mean = square.new_zeros(len(prior)).index_add_(0, path, square) / count
     inverse = torch.where(mean > 1e-16, mean.clamp(min=1e-16).rsqrt(), torch.ones_like(mean))
-    return (inverse * torch.tensor(prior, dtype=inverse.dtype, device=inverse.device)).to(rows.dtype)
+    return inverse * torch.tensor(prior, dtype=inverse.dtype, device=inverse.device)
