@@ -77,9 +77,8 @@ def written_out(model: GraphACE, tables: list[RadialTable] | None) -> Evaluate |
         return None
     if isinstance(model, GraphACE):
         return None if tables is None else Adjoint(model, tables)
-    own: Callable[[], Evaluate] | None = getattr(
-        model, "written_out", None
-    )  # other architectures bring theirs
+    # other architectures bring theirs
+    own: Callable[[], Evaluate] | None = getattr(model, "written_out", None)
     return None if own is None else own()
 
 
