@@ -54,33 +54,50 @@ void radial(const Density<real> &d, const double *pair, double r, real *value, r
   }
 }
 
+// bond(n, e, z, value, slope, y) for the bonds below the cutoff, to a neighbour of element z: radial functions, their
+// slopes, and harmonics filled up with zeros to whole vectors; absent(e) for all others.
+template <class real, class Bond, class Absent>
+void each_bond(const Density<real> &d, const real *Y, const real *r, int threads, Bond bond, Absent absent) {
+  constexpr int64_t W = Density<real>::W;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    real value[MOST], slope[MOST];
+    const Room<real> harmonics(d.widths * W);
+    real *y = harmonics.get();
+    std::memset(y, 0, d.widths * W * sizeof(real));
+#pragma omp for schedule(static)
+    for (int64_t n = 0; n < d.atoms; ++n)
+      for (int64_t e = n * d.slots; e < (n + 1) * d.slots; ++e) {
+        if (!(r[e] < d.cutoff)) {
+          absent(e);
+          continue;
+        }
+        const int64_t z = d.neighbours[e];
+        radial(d, d.pair + 3 * (d.species[n] * d.elements + z), r[e], value, slope);
+        std::memcpy(y, Y + e * d.harmonics, d.harmonics * sizeof(real));
+        bond(n, e, z, value, slope, y);
+      }
+  }
+}
+
 template <class real>
 void density_forward(const Density<real> &d, const real *Y, const real *r, real *out, int threads) {
   typedef typename vector_of<real>::type V;
   constexpr int64_t W = Density<real>::W;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (int64_t n = 0; n < d.atoms; ++n) {
-    real value[MOST], slope[MOST];
-    const Room<real> harmonics(d.widths * W);
-    real *own = out + n * d.of_atom(), *y = harmonics.get();
-    std::memset(own, 0, d.of_atom() * sizeof(real));
-    std::memset(y, 0, d.widths * W * sizeof(real));
-    for (int64_t j = 0; j < d.slots; ++j) {
-      const int64_t e = n * d.slots + j;
-      if (!(r[e] < d.cutoff)) continue;
-      const int64_t z = d.neighbours[e];
-      radial(d, d.pair + 3 * (d.species[n] * d.elements + z), r[e], value, slope);
-      std::memcpy(y, Y + e * d.harmonics, d.harmonics * sizeof(real));
-      real *to = own + z * d.of_element();
-      for (int64_t v = 0; v < d.widths; ++v) {
-        const V angular = load<V>(y + v * W);
-        for (int64_t k = 0; k < d.rows[v]; ++k) {
-          real *place = to + (k * d.widths + v) * W;
-          store(place, load<V>(place) + value[k] * angular);
+  std::memset(out, 0, d.atoms * d.of_atom() * sizeof(real));
+  each_bond(
+      d, Y, r, threads,
+      [&](int64_t n, int64_t, int64_t z, const real *value, const real *, const real *y) {
+        real *to = out + n * d.of_atom() + z * d.of_element();
+        for (int64_t v = 0; v < d.widths; ++v) {
+          const V angular = load<V>(y + v * W);
+          for (int64_t k = 0; k < d.rows[v]; ++k) {
+            real *place = to + (k * d.widths + v) * W;
+            store(place, load<V>(place) + value[k] * angular);
+          }
         }
-      }
-    }
-  }
+      },
+      [](int64_t) {});
 }
 
 template <class real>
@@ -88,40 +105,29 @@ void density_backward(const Density<real> &d, const real *g, const real *Y, cons
                       int threads) {
   typedef typename vector_of<real>::type V;
   constexpr int64_t W = Density<real>::W;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (int64_t n = 0; n < d.atoms; ++n) {
-    real value[MOST], slope[MOST];
-    const Room<real> harmonics(d.widths * W);
-    real *y = harmonics.get();
-    std::memset(y, 0, d.widths * W * sizeof(real));
-    for (int64_t j = 0; j < d.slots; ++j) {
-      const int64_t e = n * d.slots + j;
-      real *owed = of_Y + e * d.harmonics;
-      if (!(r[e] < d.cutoff)) {
-        std::memset(owed, 0, d.harmonics * sizeof(real));
-        of_r[e] = 0;
-        continue;
-      }
-      const int64_t z = d.neighbours[e];
-      radial(d, d.pair + 3 * (d.species[n] * d.elements + z), r[e], value, slope);
-      std::memcpy(y, Y + e * d.harmonics, d.harmonics * sizeof(real));
-      const real *from = g + n * d.of_atom() + z * d.of_element();
-      V along{};
-      for (int64_t v = 0; v < d.widths; ++v) {
-        V angular{}, by_r{};
-        for (int64_t k = 0; k < d.rows[v]; ++k) {
-          const V own = load<V>(from + (k * d.widths + v) * W);
-          angular += value[k] * own;
-          by_r += slope[k] * own;
+  each_bond(
+      d, Y, r, threads,
+      [&](int64_t n, int64_t e, int64_t z, const real *value, const real *slope, const real *y) {
+        const real *from = g + n * d.of_atom() + z * d.of_element();
+        real *owed = of_Y + e * d.harmonics;
+        V along{};
+        for (int64_t v = 0; v < d.widths; ++v) {
+          V angular{}, by_r{};
+          for (int64_t k = 0; k < d.rows[v]; ++k) {
+            const V own = load<V>(from + (k * d.widths + v) * W);
+            angular += value[k] * own;
+            by_r += slope[k] * own;
+          }
+          along += by_r * load<V>(y + v * W);
+          const int64_t left = d.harmonics - v * W;
+          std::memcpy(owed + v * W, &angular, (left < W ? left : W) * sizeof(real));
         }
-        along += by_r * load<V>(y + v * W);
-        store(y + v * W, angular);
-      }
-      of_r[e] = total<real>(along);
-      std::memcpy(owed, y, d.harmonics * sizeof(real));
-      std::memset(y + d.harmonics, 0, (d.widths * W - d.harmonics) * sizeof(real));
-    }
-  }
+        of_r[e] = total<real>(along);
+      },
+      [&](int64_t e) {
+        std::memset(of_Y + e * d.harmonics, 0, d.harmonics * sizeof(real));
+        of_r[e] = 0;
+      });
 }
 
 // Rows are components of the density, standardised, and then those of coupled pairs of them.
