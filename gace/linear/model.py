@@ -131,11 +131,11 @@ class LinearACE(nn.Module):
         own = {key: value for key, value in arguments.items() if key != "model"}
         return cls(**{"inner_reach": None, **own})
 
-    def written_out(self) -> Callable[[Graph], Prediction]:
+    def written_out(self, features: bool = True) -> Callable[[Graph], Prediction]:
         """Evaluate as the coefficients are now, by kernels on a processor (:mod:`gace.linear.evaluation`)."""
         from gace.linear.evaluation import Evaluation
 
-        return Evaluation(self)
+        return Evaluation(self, features)
 
     def set_shift(self, shift: Mapping[str, float]) -> None:
         """Set the mean energy of a bonded atom of each element, eV, relative to the isolated atom."""

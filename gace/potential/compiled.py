@@ -49,8 +49,14 @@ MAX_SHAPES = 32
 """Pieces of code that are made at most; what comes later is evaluated operation by operation."""
 
 
-def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
+def evaluators(members: Sequence[GraphACE], path: str, *, features: bool = True) -> list[Evaluate]:
     """One function from graph to prediction per member; members of one architecture share their code.
+
+    Args:
+        members: of a potential.
+        path: one of :data:`PATHS`.
+        features: whether those of the first member are asked for; where they take time of their own
+            (linear ACE), there are none else.
 
     Raises:
         InputError: an unknown path, or ``compiled`` without a C++ compiler.
@@ -60,8 +66,12 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
     if path == "compiled" and not compiler_available():
         raise InputError("the compiled path needs a C++ compiler (c++, g++ or clang++) on the PATH")
     if path == "tabulated":
-        tables = map(radial_functions, members)
-        return [_launched(one, of, written_out(one, of)) for one, of in zip(members, tables, strict=True)]
+        found = []
+        for number, member in enumerate(members):
+            tables = radial_functions(member)
+            whole = written_out(member, tables, features=features and number == 0)
+            found.append(_launched(member, tables, whole))
+        return found
     if path == "eager" or not compiler_available():
         return [_launched(member, None, None) for member in members]
     codes: dict[str, Code] = {}
@@ -71,15 +81,17 @@ def evaluators(members: Sequence[GraphACE], path: str) -> list[Evaluate]:
     ]
 
 
-def written_out(model: GraphACE, tables: list[RadialTable] | None) -> Evaluate | None:
+def written_out(
+    model: GraphACE, tables: list[RadialTable] | None, *, features: bool = True
+) -> Evaluate | None:
     """How a model is evaluated at once on a processor, its pass back written out; None where it is not."""
     if not in_c(next(model.parameters())):
         return None
     if isinstance(model, GraphACE):
         return None if tables is None else Adjoint(model, tables)
     # other architectures bring theirs
-    own: Callable[[], Evaluate] | None = getattr(model, "written_out", None)
-    return None if own is None else own()
+    own: Callable[[bool], Evaluate] | None = getattr(model, "written_out", None)
+    return None if own is None else own(features)
 
 
 def _launched(model: GraphACE, tables: list[RadialTable] | None, whole: Evaluate | None) -> Evaluate:

@@ -197,7 +197,7 @@ class Potential:
             InputError: an unknown path, or ``compiled`` without a C++ compiler.
         """
         other = copy.copy(self)
-        other._evaluators = evaluators(other.members, path)
+        other._evaluators = evaluators(other.members, path, features=self.has_novelty)
         return other
 
     def evaluated_for(self, structures: Iterable[Atoms]) -> Potential:

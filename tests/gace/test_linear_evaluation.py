@@ -1,5 +1,8 @@
 """The linear ACE whose pass back is written out: the same as by differentiation, whatever the structure."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -13,6 +16,8 @@ from gace.potential.compiled import evaluators, written_out
 from gace.potential.derivatives import energy_and_gradients
 from gace.potential.kernels.build import library
 from gace.structures.neighbours import build_graph
+from gace.uncertainty.container import Uncertainty
+from gace.uncertainty.novelty import Novelty
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no C++ compiler to build the kernels")
 
@@ -137,3 +142,25 @@ def test_calculators_take_it(monkeypatch):
     assert energy + len(atoms) == pytest.approx(float(expected.energy[0]), rel=1e-12)
     assert forces == pytest.approx(expected.forces.numpy(), abs=1e-10)
     assert written_out(model.to(torch.bfloat16), None) is None
+
+
+def test_invariants_only_where_they_are_asked_for():
+    """They take a third of the time, and γ is all that needs them."""
+    elements, arguments = CASES["order 4"]
+    atoms = structure(elements)
+    model = make(elements, arguments, atoms)
+    graph = build_graph([atoms], elements, 5.0)
+    whole, without = Evaluation(model)(graph), Evaluation(model, features=False)(graph)
+    assert without.features.shape == (len(atoms), 0)
+    for one in ("energy", "forces", "virial", "atomic_energy"):
+        assert torch.equal(getattr(whole, one), getattr(without, one))
+    potential = gace.Potential([model, model], isolated_atom_energies={"Si": 0.0})
+    plain, known = potential.evaluated_by("tabulated"), copy.copy(potential)
+    structures = np.zeros(len(atoms), dtype=int)
+    novelty = Novelty.fit(whole.features, graph.species, elements, 0, structures)
+    known.uncertainty = Uncertainty(novelty=novelty)
+    assert [found(graph).features.shape[1] for found in plain._evaluators] == [0, 0]
+    read = known.evaluated_by("tabulated")
+    assert [found(graph).features.shape[1] > 0 for found in read._evaluators] == [True, False]
+    expected, found = (one.predict([atoms], uncertainty=True)[0].gamma for one in (known, read))
+    assert found == pytest.approx(expected, rel=1e-8)
