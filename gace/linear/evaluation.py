@@ -100,7 +100,7 @@ class Evaluation:
                         factors.append((start[pair.left] + int(a), start[pair.right] + int(b)))
                         coupling.append(float(row[a, b]))
                     end.append(len(factors))
-        listed: list[tuple[int, ...]] = []
+        listed: list[tuple[int, int, int]] = []
         for one in model.invariants:
             f = one.factors
             if one.order == 1:
@@ -110,21 +110,16 @@ class Evaluation:
             else:
                 right = start[f[2]] if one.order == 3 else first[Pair(f[2], f[3], one.L)]
                 listed.append((first[Pair(f[0], f[1], one.L)], right, 2 * one.L + 1))
-        # those of one pair together, which stays in registers; and where each invariant stands
-        order = sorted(
-            range(len(listed)), key=lambda place: (listed[place][0], listed[place][2], listed[place][1])
-        )
-        listed = [(*listed[place], place) for place in order]
         dtype = model.coefficients.dtype
         self.size = [self.of_atom, len(columns), len(end), n_elements, len(listed)]
         self.column, self.end, self.factors, self.listed = (
             torch.tensor(one, dtype=torch.int64) for one in (columns, end, factors, listed)
         )
         self.coupling = torch.tensor(coupling, dtype=dtype)
-        self.share = torch.tensor([max(1, n) ** -0.5 for *_, n, _ in listed], dtype=dtype)
+        self.share = torch.tensor([max(1, n) ** -0.5 for *_, n in listed], dtype=dtype)
         self.centre, self.stretch = model.centre.contiguous(), model.stretch.contiguous()
-        self.coefficients = model.coefficients.detach()[:, order].contiguous()
-        self.rest = model.at_rest().T[:, order].contiguous()
+        self.coefficients = model.coefficients.detach().clone()
+        self.rest = model.at_rest().T.contiguous()
 
     @torch.no_grad()
     def __call__(self, graph: Graph) -> Prediction:

@@ -142,7 +142,7 @@ struct Invariants {
   const int64_t *end;                // end of the terms of each row of the pairs
   const int64_t *factors;            // two rows for each term
   const real *coupling;              // of each term
-  const int64_t *product;            // of each: two rows, number of components (0: the first row itself), its place
+  const int64_t *product;            // of each invariant: two rows, number of components (0: the first row itself)
   const real *share;                 // what the sum over components is multiplied by
   const real *coefficient, *rest;    // (element, invariant); rest: of the lone atom
 };
@@ -165,45 +165,6 @@ std::vector<Some<real>> pieces(const Invariants<real> &d) {
   return all;
 }
 
-// Their energy, and what is owed to x: invariants that are rows themselves.
-template <class real, class Put>
-auto alone(const Invariants<real> &d, int64_t q, int64_t last, const real *x, real *g, const real *coefficient, Put put) {
-  typedef typename vector_of<real>::type V;
-  constexpr int64_t W = 64 / sizeof(real);
-  V sum{};
-  for (; q < last; ++q) {
-    const int64_t i = d.product[4 * q] * W;
-    store(g + i, load<V>(g + i) + coefficient[q]);
-    sum += put(q, load<V>(x + i));
-  }
-  return sum;
-}
-
-// The same of products of N components whose first factor is one, which stays in registers.
-template <int N, class real, class Put>
-auto together(const Invariants<real> &d, int64_t q, int64_t last, const real *x, real *g, const real *coefficient,
-              Put put) {
-  typedef typename vector_of<real>::type V;
-  constexpr int64_t W = 64 / sizeof(real);
-  const int64_t i = d.product[4 * q] * W;
-  V left[N], owed_left[N] = {}, sum{};
-  for (int m = 0; m < N; ++m) left[m] = load<V>(x + i + m * W);
-  for (; q < last; ++q) {
-    const int64_t j = d.product[4 * q + 1] * W;
-    const real owed = coefficient[q] * d.share[q];
-    V product{};
-    for (int m = 0; m < N; ++m) {
-      const V right = load<V>(x + j + m * W);
-      product += left[m] * right;
-      owed_left[m] += owed * right;
-      store(g + j + m * W, load<V>(g + j + m * W) + owed * left[m]);
-    }
-    sum += put(q, product * d.share[q]);
-  }
-  for (int m = 0; m < N; ++m) store(g + i + m * W, load<V>(g + i + m * W) + owed_left[m]);
-  return sum;
-}
-
 template <class real>
 void evaluate(const Invariants<real> &d, const Some<real> &some, const real *density, real *energy, real *out,
               real *slope, real *room) {
@@ -224,38 +185,36 @@ void evaluate(const Invariants<real> &d, const Some<real> &some, const real *den
     store(x + (d.base + row) * W, sum);
   }
   const real *coefficient = d.coefficient + some.element * d.count, *rest = d.rest + some.element * d.count;
-  V whole{};
-  for (int64_t q = 0; q < d.count;) {
-    int64_t last = q + 1;  // what shares the first row goes together
-    while (last < d.count && d.product[4 * last] == d.product[4 * q] && d.product[4 * last + 2] == d.product[4 * q + 2])
-      ++last;
-    const auto put = [&](int64_t which, V value) {
-      value -= rest[which];
-      if (out != nullptr) {
-        real *to = out + d.product[4 * which + 3] * d.atoms + some.first;
-        if (some.count == W) {
-          store(to, value);
-        } else {
-          for (int64_t a = 0; a < some.count; ++a) to[a] = value[a];
-        }
+  V whole{}, part{};
+  for (int64_t q = 0; q < d.count; ++q) {
+    const int64_t *p = d.product + 3 * q;
+    V value;
+    if (p[2] == 0) {
+      value = load<V>(x + p[0] * W) - rest[q];
+      store(g + p[0] * W, load<V>(g + p[0] * W) + coefficient[q]);
+    } else {
+      const real owed = coefficient[q] * d.share[q];
+      V sum{};
+      for (int64_t m = 0; m < p[2]; ++m) {
+        const int64_t i = (p[0] + m) * W, j = (p[1] + m) * W;
+        const V left = load<V>(x + i), right = load<V>(x + j);
+        sum += left * right;
+        store(g + i, load<V>(g + i) + owed * right);
+        store(g + j, load<V>(g + j) + owed * left);  // after the other: they may be one
       }
-      return coefficient[which] * value;
-    };
-    // small sums first: fewer digits are lost
-    switch (d.product[4 * q + 2]) {
-      case 0: whole += alone(d, q, last, x, g, coefficient, put); break;
-      case 1: whole += together<1>(d, q, last, x, g, coefficient, put); break;
-      case 3: whole += together<3>(d, q, last, x, g, coefficient, put); break;
-      case 5: whole += together<5>(d, q, last, x, g, coefficient, put); break;
-      case 7: whole += together<7>(d, q, last, x, g, coefficient, put); break;
-      case 9: whole += together<9>(d, q, last, x, g, coefficient, put); break;
-      case 11: whole += together<11>(d, q, last, x, g, coefficient, put); break;
-      case 13: whole += together<13>(d, q, last, x, g, coefficient, put); break;
-      case 15: whole += together<15>(d, q, last, x, g, coefficient, put); break;
-      default: whole += together<17>(d, q, last, x, g, coefficient, put);
+      value = sum * d.share[q] - rest[q];
     }
-    q = last;
+    part += coefficient[q] * value;
+    if (q % 64 == 63) whole += part, part = V{};  // small sums first: fewer digits are lost
+    if (out == nullptr) continue;
+    real *to = out + q * d.atoms + some.first;
+    if (some.count == W) {
+      store(to, value);
+    } else {
+      for (int64_t a = 0; a < some.count; ++a) to[a] = value[a];
+    }
   }
+  whole += part;
   for (int64_t row = 0, t = 0; row < d.pairs; ++row) {
     const V owed = load<V>(g + (d.base + row) * W);
     for (; t < d.end[row]; ++t) {
