@@ -154,12 +154,13 @@ class TrainingConfig(Closed):
         default=0.8, gt=0, lt=1, description="fall of the learning rate on a plateau"
     )
     plateau_patience: int = Field(default=50, gt=0, description="epochs without progress that make a plateau")
-    optimizer: Literal["adam", "adamw", "least-squares"] = Field(
+    optimizer: Literal["adam", "adamw", "muon", "least-squares"] = Field(
         default="adam",
-        description="adamw decouples the weight decay; least-squares fits a linear model exactly",
+        description="adamw decouples the weight decay; muon makes the changes of matrices orthogonal; "
+        "least-squares fits a linear model exactly",
     )
     least_squares: LeastSquares = Field(default=LeastSquares(), description="settings of that fit")
-    amsgrad: bool = Field(default=True, description="keep the largest second moment")
+    amsgrad: bool = Field(default=True, description="keep the largest second moment; not of muon")
     weight_decay: float = Field(default=0.0, ge=0, description="of the optimiser")
     clip_norm: float | None = Field(default=10.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(

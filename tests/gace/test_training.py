@@ -131,7 +131,11 @@ def test_other_data_in_the_same_folder_are_refused(configure, tmp_path):
         train(configure(labelled(8, seed=1)), tmp_path / "run", progress=False)
 
 
-@pytest.mark.parametrize("settings", [{}, {"schedule": "plateau", "plateau_patience": 1, "amsgrad": False}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"schedule": "plateau", "plateau_patience": 1, "amsgrad": False}, {"optimizer": "muon"}],
+    ids=["as it is", "plateau", "muon"],
+)
 def test_killed_runs_end_like_an_uninterrupted_one(configure, tmp_path, settings):
     config = configure(data={"validation": 2}, training={"max_epochs": 40, **settings})
     train(config, tmp_path / "whole", progress=False)
