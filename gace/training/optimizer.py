@@ -60,7 +60,7 @@ class Muon(torch.optim.Optimizer):
     """Changes of matrices along their momentum with all singular values about one; Adam for all else.
 
     [Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024)], with a scale that lets
-    Adam's rates be kept [as in Liu et al., arXiv:2502.16982]. PyTorch's takes matrices only; most weights here
+    Adam's rates be kept [as in Liu et al., arXiv:2502.16982]. PyTorch's takes matrices only; here weights
     are stacks of them, one for each path ``(paths, K, K)``, and each is made orthogonal by itself.
 
     Args:
