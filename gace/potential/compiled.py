@@ -38,9 +38,6 @@ BLOCK_BONDS = {"cpu": 2048, "cuda": 200_000}
 EAGER_BONDS = 60_000
 """The same operation by operation on a CPU: larger blocks leave its caches, smaller ones cost calls."""
 
-WHOLE = 4
-"""So many blocks at least, or tables evaluate a structure at once: blocks do most layers twice."""
-
 BYTES_OF_BOND = 8192
 """Memory of a GPU for each bond that is evaluated at once, in float32: ``2L-medium`` takes 900 by tables,
 by networks and in larger presets it is more."""
@@ -123,9 +120,6 @@ def evaluate_eagerly(
         return whole(graph)
     slots = graph.neighbour.shape[1]
     bonds = eager_bonds(graph.edge_vector)
-    small = graph.n_atoms * slots <= WHOLE * bonds
-    if small and tables is not None and graph.edge_vector.device.type == "cpu":
-        bonds *= WHOLE
     size = block_size(graph.n_atoms, slots, bonds)
     size = -(-graph.n_atoms // -(-graph.n_atoms // size))  # equal blocks: none is filled up with nothing
     if size >= graph.n_atoms:

@@ -82,14 +82,18 @@ class Muon(torch.optim.Optimizer):
                     one.add_(self._change(one, one.grad), alpha=-group["lr"])
 
     def _change(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        state = self.state[parameter]
-        first = state.setdefault("momentum", torch.zeros_like(parameter))
-        if is_matrix(parameter):
+        state, matrix = self.state[parameter], is_matrix(parameter)
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+            if not matrix:
+                state["square"] = torch.zeros_like(parameter)
+                state["number"] = torch.zeros((), dtype=parameter.dtype)
+        first = state["momentum"]
+        if matrix:
             first.lerp_(gradient, 1.0 - MOMENTUM)
             ahead = torch.lerp(gradient, first, MOMENTUM)
             return orthogonal(ahead) * (AS_ADAM * max(parameter.shape[-2:]) ** 0.5)
-        second = state.setdefault("square", torch.zeros_like(parameter))
-        number = state.setdefault("number", torch.zeros((), dtype=parameter.dtype))
+        second, number = state["square"], state["number"]
         number += 1.0
         first.lerp_(gradient, 1.0 - BETAS[0])
         second.lerp_(gradient.square(), 1.0 - BETAS[1])
