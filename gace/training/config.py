@@ -11,8 +11,9 @@ from gace.config import Closed
 from gace.linear.config import LeastSquares
 from gace.training.pretraining.config import Pretraining
 
-# relative rates; measured on 50 ethanol geometries: 0.03 … 0.3 from scratch
+# relative rates; measured on 50 ethanol geometries: 0.03 … 0.3 from scratch (Adam); Muon's on 3BPA
 NEW_MODEL_RATE, CONTINUED_MODEL_RATE = 0.1, 0.015
+MUON_NEW_RATE, MUON_CONTINUED_RATE = 0.03, 0.003
 
 
 class ReplayConfig(Closed):
@@ -137,7 +138,8 @@ class TrainingConfig(Closed):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
-        description="of Adam, after warm-up; default 0.1, or 0.015 for a model that goes on from another",
+        description="after warm-up; default 0.1, or 0.015 for a model that goes on from another; of "
+        "muon 0.03, or 0.003",
     )
     learning_rate_unit: Literal["relative", "absolute"] = Field(
         default="relative",
@@ -241,7 +243,10 @@ class TrainConfig(Closed):
         """The same configuration with the learning rate chosen, if it was left open."""
         if self.training.learning_rate is not None:
             return self
-        rate = NEW_MODEL_RATE if self.potential.start_from is None else CONTINUED_MODEL_RATE
+        muon = self.training.optimizer == "muon"
+        new = MUON_NEW_RATE if muon else NEW_MODEL_RATE
+        continued = MUON_CONTINUED_RATE if muon else CONTINUED_MODEL_RATE
+        rate = new if self.potential.start_from is None else continued
         training = self.training.model_copy(update={"learning_rate": rate})
         return self.model_copy(update={"training": training})
 

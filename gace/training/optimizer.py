@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from gace.training.config import TrainConfig
 
@@ -75,30 +76,65 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step along the gradients that are there."""
+        wide: dict[tuple[int, int], list[tuple[Tensor, Tensor, float]]] = {}
         for group in self.param_groups:
-            for one in group["params"]:
-                if one.grad is not None:
-                    one.mul_(1.0 - group["lr"] * group["weight_decay"])
-                    one.add_(self._change(one, one.grad), alpha=-group["lr"])
+            rate, present = group["lr"], [one for one in group["params"] if one.grad is not None]
+            if group["weight_decay"]:
+                torch._foreach_mul_(present, 1.0 - rate * group["weight_decay"])
+            self._adam([one for one in present if not is_matrix(one)], rate)
+            matrices = [one for one in present if is_matrix(one)]
+            for one, change in zip(matrices, self._ahead(matrices), strict=True):
+                # changes are read and written through views, so that the long side always comes last
+                a, b = one.shape[-2:]
+                target, change = (one, change) if a <= b else (one.mT, change.mT)
+                wide.setdefault((min(a, b), max(a, b)), []).append((target, change, rate))
+        for (rows, columns), members in wide.items():
+            # one product for all matrices of a size: most of them are one of a few, by themselves
+            stacked = torch.cat([change.reshape(-1, rows, columns) for _, change, _ in members])
+            changes = orthogonal(stacked).split([change.shape[:-2].numel() for _, change, _ in members])
+            for (target, _, rate), change in zip(members, changes, strict=True):
+                target.add_(change.reshape(target.shape), alpha=-rate * AS_ADAM * columns**0.5)
 
-    def _change(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        state, matrix = self.state[parameter], is_matrix(parameter)
+    def _ahead(self, matrices: list[Tensor]) -> list[Tensor]:
+        """Gradients ahead of the momentum (Nesterov), after these gradients have joined it."""
+        if not matrices:
+            return []
+        gradients = [one.grad for one in matrices]
+        momenta = [self._state(one)["momentum"] for one in matrices]
+        torch._foreach_lerp_(momenta, gradients, 1.0 - MOMENTUM)
+        return list(torch._foreach_lerp(gradients, momenta, MOMENTUM))
+
+    def _adam(self, parameters: list[Tensor], rate: float) -> None:
+        """Adam's change of what is no matrix, in one kernel."""
+        if not parameters:
+            return
+        states = [self._state(one) for one in parameters]
+        adam(
+            parameters,
+            [one.grad for one in parameters],
+            [state["momentum"] for state in states],
+            [state["square"] for state in states],
+            [],
+            [state["number"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=rate,
+            weight_decay=0.0,
+            eps=TINY,
+            maximize=False,
+        )
+
+    def _state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """Momentum; of what is no matrix also Adam's second moment and number of steps."""
+        state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-            if not matrix:
+            if not is_matrix(parameter):
                 state["square"] = torch.zeros_like(parameter)
-                state["number"] = torch.zeros((), dtype=parameter.dtype)
-        first = state["momentum"]
-        if matrix:
-            first.lerp_(gradient, 1.0 - MOMENTUM)
-            ahead = torch.lerp(gradient, first, MOMENTUM)
-            return orthogonal(ahead) * (AS_ADAM * max(parameter.shape[-2:]) ** 0.5)
-        second, number = state["square"], state["number"]
-        number += 1.0
-        first.lerp_(gradient, 1.0 - BETAS[0])
-        second.lerp_(gradient.square(), 1.0 - BETAS[1])
-        root = (second / (1.0 - BETAS[1] ** float(number))).sqrt_()
-        return first / (1.0 - BETAS[0] ** float(number)) / root.add_(TINY)
+                state["number"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        return state
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -107,13 +143,13 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """Matrices with the singular vectors of ``x`` ``(…, a, b)`` and singular values of 0.7 to 1.2."""
+    """Matrices with the singular vectors of ``x`` ``(…, a, b)`` and singular values of 0.7 to 1.2.
+
+    Products are of the size of the rows: ``a`` should be the short side.
+    """
     a, b, c = QUINTIC
-    tall = x.shape[-2] > x.shape[-1]
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-30)
-    if tall:
-        x = x.mT
+    flat = (x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-30)).reshape(-1, *x.shape[-2:])
     for _ in range(ITERATIONS):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if tall else x
+        square = flat @ flat.mT
+        flat = torch.baddbmm(flat, torch.baddbmm(square, square, square, beta=b, alpha=c), flat, beta=a)
+    return flat.reshape(x.shape)
