@@ -74,7 +74,8 @@ def measure(variant: dict[str, Any], steps: int, seed: int, structures: int = 50
     config = yaml.safe_load((HERE / "potentials/recipes/molecules.yaml").read_text())
     config["potential"]["overrides"] = variant.get("overrides", {})
     # architectures are compared from scratch, so not at the small rate that follows a pretraining
-    del config["pretraining"], config["training"]["learning_rate"]
+    del config["pretraining"]
+    config["training"].pop("learning_rate", None)
     config["training"] |= {"max_steps": steps} | variant.get("training", {})
     config["seed"] = seed
     with tempfile.TemporaryDirectory() as folder:

@@ -87,8 +87,6 @@ def inference(args: argparse.Namespace, name: str) -> dict[str, Any]:
     from workloads import CUTOFF, elements_of, structure, swing
 
     import gace
-    from gace.linear.config import PRESETS as LINEAR
-    from gace.linear.model import LinearACE
     from gace.potential.graph_ace import GraphACE
     from gace.structures.neighbours import build_graph
 
@@ -97,7 +95,13 @@ def inference(args: argparse.Namespace, name: str) -> dict[str, Any]:
     atoms, began = structure(name, args.data), time.time()
     if Path(args.model).is_dir():
         potential = gace.load(args.model)
-    elif args.model in LINEAR:
+    elif args.model.startswith("linear-"):
+        # here, since what one kind of model needs is not to be in the memory of the other
+        from gace.linear.config import PRESETS as LINEAR
+        from gace.linear.model import LinearACE
+
+        if args.model not in LINEAR:
+            sys.exit(f"error: no preset '{args.model}': there are {', '.join(LINEAR)}")
         cutoff, elements = args.cutoff or CUTOFF, elements_of(name)
         linear = LinearACE(**{**LINEAR[args.model], "elements": elements, "cutoff": cutoff})
         linear.standardise([build_graph([atoms[:64]], elements, cutoff)])

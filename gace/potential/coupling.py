@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from gace.basis import real_clebsch_gordan
 from gace.potential.irreps import Irrep, Irreps
 
+SMALLEST_ENTRY = 1e-12
+"""Of a coupling; below it lies what rounding left of zeros."""
+
 
 class Path(NamedTuple):
     """One way of coupling: irreps at positions ``left`` and ``right`` give ``out``."""
@@ -102,14 +105,18 @@ class Coupling(nn.Module):
         self.out = Irreps(irrep for irrep, paths in zip(out, self.paths, strict=True) if paths)
         self.paths = [paths for paths in self.paths if paths]
         matrix = self._dense_matrix()  # (n_out, left.dim, right.dim)
+        # entries are taken out before anything is done to them: the matrix itself is large and mostly zero
+        a, b = np.nonzero(np.maximum(matrix.max(axis=0), -matrix.min(axis=0)) > SMALLEST_ENTRY)
         if symmetric:
-            upper = np.triu(matrix + matrix.transpose(0, 2, 1), 1)
-            matrix = upper + matrix * np.eye(left.dim)
-        used = np.abs(matrix).max(axis=0) > 1e-12
-        a, b = np.nonzero(used)
+            a, b = np.unique(np.sort(np.stack([a, b]), axis=0), axis=1)
+        entries = matrix[:, a, b]
+        if symmetric:
+            entries += np.where(a != b, matrix[:, b, a], 0.0)
+            used = np.abs(entries).max(axis=0) > SMALLEST_ENTRY
+            a, b, entries = a[used], b[used], entries[:, used]
         self.register_buffer("index_left", torch.from_numpy(a.copy()), persistent=False)
         self.register_buffer("index_right", torch.from_numpy(b.copy()), persistent=False)
-        self.register_buffer("matrix", torch.from_numpy(matrix[:, a, b].copy()), persistent=False)
+        self.register_buffer("matrix", torch.from_numpy(entries.copy()), persistent=False)
         self.register_buffer("scale", torch.ones(len(matrix), 1, dtype=torch.float64))
         self.rows = Rows.of(self.out, [len(paths) for paths in self.paths])
 
@@ -118,15 +125,15 @@ class Coupling(nn.Module):
         return a > b or (a == b and (2 * self.left[a].degree + target.degree) % 2 == 1)
 
     def _dense_matrix(self) -> np.ndarray:
-        rows = []
         left, right = self.left.slices(), self.right.slices()
-        for paths in self.paths:
-            block = np.zeros((paths[0].out.dim, len(paths), self.left.dim, self.right.dim))
+        sizes = [paths[0].out.dim * len(paths) for paths in self.paths]
+        matrix = np.zeros((sum(sizes), self.left.dim, self.right.dim))
+        for first, size, paths in zip(np.cumsum([0, *sizes]), sizes, self.paths, strict=False):
+            block = matrix[first : first + size].reshape(paths[0].out.dim, len(paths), *matrix.shape[1:])
             for eta, (a, b, target) in enumerate(paths):
                 c = real_clebsch_gordan(self.left[a].degree, self.right[b].degree, target.degree)
                 block[:, eta, left[a], right[b]] = c
-            rows.append(block.reshape(-1, self.left.dim, self.right.dim))
-        return np.concatenate(rows)
+        return matrix
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``(left.dim, N, K), (right.dim, N, K) -> (n_out, N, K)``."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gace.errors import InputError
 from gace.files import replacing
+from gace.training.optimizer import Optimizer
 
 FORMAT_VERSION = 1
 
@@ -63,22 +64,23 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Tensor]
     )
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """Moments and step counters of an optimiser, by parameter number and name."""
-    state = optimizer.state_dict()["state"]
     return {
-        f"optimizer.{index}.{name}": value for index, slot in state.items() for name, value in slot.items()
+        f"optimizer.{index}.{name}": value
+        for index, slot in optimizer.slots().items()
+        for name, value in slot.items()
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what :func:`optimizer_tensors` took."""
-    state: dict[int, dict[str, Tensor]] = {}
+    slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            slots.setdefault(int(index), {})[key] = tensor
+    optimizer.load_slots(slots)
 
 
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

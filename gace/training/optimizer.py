@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ SMALLEST_SIZE = 1e-3
 """Size of parameters that start at zero, for relative learning rates."""
 
 
-def make_optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam or AdamW, one fused kernel per group, or Muon; a rate is the schedule's times a group's ``size``.
+def make_optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> Optimizer:
+    """Adam, AdamW or Muon; a rate is the schedule's times a group's ``size``.
 
     Where rates are relative, a parameter's size is its root mean square at the start, rounded to a
     power of √2 so that groups are few. Wide and narrow products then learn at the same pace, as if
@@ -30,64 +31,138 @@ def make_optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) ->
             mean_square = float(one.detach().double().square().mean())
             size = 2.0 ** (round(math.log2(mean_square)) / 2) if mean_square > 1e-6 else SMALLEST_SIZE
         groups.setdefault(size, []).append(one)
-    sized = [{"params": members, "size": size} for size, members in groups.items()]
-    rate = settings.learning_rate or 0.0  # set anew at every step
-    if settings.optimizer == "muon":
-        return Muon(sized, rate, settings.weight_decay)
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        sized,
-        lr=rate,
-        amsgrad=settings.amsgrad,
+    muon = settings.optimizer == "muon"
+    return Optimizer(
+        [{"params": members, "size": size} for size, members in groups.items()],
+        lr=settings.learning_rate or 0.0,  # set anew at every step
         weight_decay=settings.weight_decay,
-        fused=True,
+        decoupled=settings.optimizer != "adam",
+        amsgrad=settings.amsgrad and not muon,
+        muon=muon,
     )
 
 
 MOMENTUM, BETAS, TINY = 0.95, (0.9, 0.999), 1e-8
-"""Of Muon; and of Adam for what is no matrix."""
+"""Of Muon; of Adam."""
 
 SMALLEST_MATRIX = 8
 """Rows and columns below which a matrix is left to Adam."""
 
 AS_ADAM = 0.3
-"""Root mean square of a change over the rate: about what Adam's is, so that one rate serves both."""
+"""Root mean square of Muon's change over the rate: about what Adam's is, so that one rate serves both."""
 
 QUINTIC, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 """Polynomial that takes singular values towards one, and how often."""
 
 
-class Muon(torch.optim.Optimizer):
-    """Changes of matrices along their momentum with all singular values about one; Adam for all else.
+class Optimizer:
+    """Adam in one kernel; with ``muon`` matrices change along their momentum, all singular values about one.
 
-    [Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024)], with a scale that lets
-    Adam's rates be kept [as in Liu et al., arXiv:2502.16982]. PyTorch's takes matrices only; here weights
-    are stacks of them, one for each path ``(paths, K, K)``, and each is made orthogonal by itself.
+    Adam: [Kingma and Ba, arXiv:1412.6980; AMSGrad: Reddi et al., arXiv:1904.09237; decoupled decay:
+    Loshchilov and Hutter, arXiv:1711.05101] by PyTorch's functions. Muon: [Jordan et al., Muon: an optimizer
+    for hidden layers in neural networks (2024)], with a scale that lets Adam's rates be kept [as in Liu et al.,
+    arXiv:2502.16982]; weights are stacks of matrices here, one for each path ``(paths, K, K)``, and each is
+    made orthogonal by itself.
+
+    Not a ``torch.optim.Optimizer``: to make one of those loads PyTorch's compiler, a hundred megabytes that a
+    training without it has no use for.
 
     Args:
-        groups: of parameters, as of :class:`torch.optim.Adam`.
-        lr: rate.
-        weight_decay: share of the rate by which parameters shrink.
+        groups: dictionaries with ``params`` and whatever else the caller keeps there.
+        lr: rate; a group's ``lr`` may be set between steps.
+        weight_decay: share of the parameters that joins the gradients or, decoupled, share of the rate by
+            which parameters shrink.
+        decoupled: which of the two.
+        amsgrad: divide by the largest second moment so far.
+        muon: whether matrices change by Muon.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], lr: float, weight_decay: float = 0.0) -> None:
-        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        lr: float,
+        *,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        amsgrad: bool = False,
+        muon: bool = False,
+    ) -> None:
+        self.param_groups = [{"lr": lr} | group for group in groups]
+        self.weight_decay, self.decoupled, self.amsgrad, self.muon = weight_decay, decoupled, amsgrad, muon
+        self._slots: dict[Tensor, dict[str, Tensor]] = {}
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All parameters, in the order of the groups."""
+        return [one for group in self.param_groups for one in group["params"]]
+
+    def slots(self) -> dict[int, dict[str, Tensor]]:
+        """Moments and step counters by parameter number, of those that have changed so far."""
+        return {index: self._slots[one] for index, one in enumerate(self.parameters) if one in self._slots}
+
+    def load_slots(self, slots: dict[int, dict[str, Tensor]]) -> None:
+        """Go on from what :meth:`slots` gave."""
+        parameters = self.parameters
+        self._slots = {parameters[index]: slot for index, slot in slots.items()}
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for one in self.parameters:
+            one.grad = None
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """One step along the gradients that are there."""
-        wide: dict[tuple[int, int], list[tuple[Tensor, Tensor, float]]] = {}
+        matrices: list[tuple[Tensor, float]] = []
         for group in self.param_groups:
             rate, present = group["lr"], [one for one in group["params"] if one.grad is not None]
-            if group["weight_decay"]:
-                torch._foreach_mul_(present, 1.0 - rate * group["weight_decay"])
-            self._adam([one for one in present if not is_matrix(one)], rate)
-            matrices = [one for one in present if is_matrix(one)]
-            for one, change in zip(matrices, self._ahead(matrices), strict=True):
-                # changes are read and written through views, so that the long side always comes last
-                a, b = one.shape[-2:]
-                target, change = (one, change) if a <= b else (one.mT, change.mT)
-                wide.setdefault((min(a, b), max(a, b)), []).append((target, change, rate))
+            if self.decoupled and self.weight_decay and present:
+                torch._foreach_mul_(present, 1.0 - rate * self.weight_decay)
+            own = [one for one in present if self.muon and is_matrix(one)]
+            matrices += [(one, rate) for one in own]
+            self._adam([one for one in present if not (self.muon and is_matrix(one))], rate)
+        if matrices:
+            self._muon(*zip(*matrices, strict=True))
+
+    def _adam(self, parameters: list[Tensor], rate: float) -> None:
+        if not parameters:
+            return
+        names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if self.amsgrad else [])]
+        for one in parameters:
+            if one not in self._slots:
+                step = torch.zeros((), dtype=torch.float32, device=one.device)
+                self._slots[one] = {"step": step} | {name: torch.zeros_like(one) for name in names}
+        slots = [self._slots[one] for one in parameters]
+        adam(
+            parameters,
+            _gradients(parameters),
+            [slot["exp_avg"] for slot in slots],
+            [slot["exp_avg_sq"] for slot in slots],
+            [slot["max_exp_avg_sq"] for slot in slots] if self.amsgrad else [],
+            [slot["step"] for slot in slots],
+            fused=True,
+            amsgrad=self.amsgrad,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=rate,
+            weight_decay=0.0 if self.decoupled else self.weight_decay,
+            eps=TINY,
+            maximize=False,
+        )
+
+    def _muon(self, parameters: tuple[Tensor, ...], rates: tuple[float, ...]) -> None:
+        gradients = _gradients(parameters)
+        for one in parameters:
+            self._slots.setdefault(one, {"momentum": torch.zeros_like(one)})
+        momenta = [self._slots[one]["momentum"] for one in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1.0 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov
+        wide: dict[tuple[int, int], list[tuple[Tensor, Tensor, float]]] = {}
+        for one, change, rate in zip(parameters, ahead, rates, strict=True):
+            # changes are read and written through views, so that the long side always comes last
+            a, b = one.shape[-2:]
+            target, change = (one, change) if a <= b else (one.mT, change.mT)
+            wide.setdefault((min(a, b), max(a, b)), []).append((target, change, rate))
         for (rows, columns), members in wide.items():
             # one product for all matrices of a size: most of them are one of a few, by themselves
             stacked = torch.cat([change.reshape(-1, rows, columns) for _, change, _ in members])
@@ -95,46 +170,9 @@ class Muon(torch.optim.Optimizer):
             for (target, _, rate), change in zip(members, changes, strict=True):
                 target.add_(change.reshape(target.shape), alpha=-rate * AS_ADAM * columns**0.5)
 
-    def _ahead(self, matrices: list[Tensor]) -> list[Tensor]:
-        """Gradients ahead of the momentum (Nesterov), after these gradients have joined it."""
-        if not matrices:
-            return []
-        gradients = [one.grad for one in matrices]
-        momenta = [self._state(one)["momentum"] for one in matrices]
-        torch._foreach_lerp_(momenta, gradients, 1.0 - MOMENTUM)
-        return list(torch._foreach_lerp(gradients, momenta, MOMENTUM))
 
-    def _adam(self, parameters: list[Tensor], rate: float) -> None:
-        """Adam's change of what is no matrix, in one kernel."""
-        if not parameters:
-            return
-        states = [self._state(one) for one in parameters]
-        adam(
-            parameters,
-            [one.grad for one in parameters],
-            [state["momentum"] for state in states],
-            [state["square"] for state in states],
-            [],
-            [state["number"] for state in states],
-            fused=True,
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=rate,
-            weight_decay=0.0,
-            eps=TINY,
-            maximize=False,
-        )
-
-    def _state(self, parameter: Tensor) -> dict[str, Tensor]:
-        """Momentum; of what is no matrix also Adam's second moment and number of steps."""
-        state: dict[str, Tensor] = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-            if not is_matrix(parameter):
-                state["square"] = torch.zeros_like(parameter)
-                state["number"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        return state
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [one.grad for one in parameters if one.grad is not None]
 
 
 def is_matrix(parameter: Tensor) -> bool:

@@ -94,7 +94,7 @@ def _sweep(config: TrainConfig, model: Any, packed: Any, n_new: int) -> RateSwee
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("size", 1.0)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         terms = loss_terms(model, packed.batch(batches.pop(0)), weights, kind, packed.complete)
         loss = float(terms[0].detach())
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss

@@ -215,7 +215,7 @@ class Trainer:
             for one, gradient in zip(self.parameters, gradients, strict=True):
                 one.grad = gradient
             return terms
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         terms = loss_terms(self.model, batch, weights, self.penalty, self.train.complete)
         # naming the inputs spares the derivative by the bond vectors, which nobody asks for
         torch.autograd.backward(terms[0], inputs=self.parameters)
