@@ -61,8 +61,8 @@ class Optimizer:
     Adam: [Kingma and Ba, arXiv:1412.6980; AMSGrad: Reddi et al., arXiv:1904.09237; decoupled decay:
     Loshchilov and Hutter, arXiv:1711.05101] by PyTorch's functions. Muon: [Jordan et al., Muon: an optimizer
     for hidden layers in neural networks (2024)], with a scale that lets Adam's rates be kept [as in
-    Liu et al., arXiv:2502.16982]; weights are stacks of matrices here, one for each path ``(paths, K, K)``, and
-    each is made orthogonal by itself.
+    Liu et al., arXiv:2502.16982]; weights are stacks of matrices here, one for each path ``(paths, K, K)``,
+    and each is made orthogonal by itself.
 
     Not a ``torch.optim.Optimizer``: to make one of those loads PyTorch's compiler, a hundred megabytes that a
     training without it has no use for.
