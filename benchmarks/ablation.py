@@ -24,6 +24,8 @@ sys.path.insert(0, str(HERE / "potentials"))
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as the preset": {},
+    "Adam": {"training": {"optimizer": "adam"}},
+    "Muon at three times the rate": {"training": {"learning_rate": 0.1}},
     "core repulsion up to the covalent radii": {"overrides": {"core_reach": 1.0}},
     "no inner cutoffs": {"overrides": {"inner_cutoffs": None}},
     "no core repulsion": {"overrides": {"core_repulsion": False}},
@@ -32,7 +34,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no prior of smoothness at all": {
         "overrides": {"radial_decay": 0.0, "order_decay": 1.0, "degree_decay": 1.0}
     },
-    "absolute learning rate 0.02": {"training": {"learning_rate": 0.02, "learning_rate_unit": "absolute"}},
+    "absolute learning rate 0.02": {
+        "training": {"optimizer": "adam", "learning_rate": 0.02, "learning_rate_unit": "absolute"}
+    },
     "T = 1 (star)": {"overrides": {"l_max": [3]}},
     "T = 3 (l_max 3, 2, 2)": {"overrides": {"l_max": [3, 2, 2]}},
     "order 1": {"overrides": {"order": 1}},
