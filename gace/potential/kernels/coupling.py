@@ -46,8 +46,9 @@ class WeightedCoupling(nn.Module):
         equal: bool,
     ) -> None:
         super().__init__()
-        where = np.stack(np.nonzero(np.abs(coefficients) > 1e-12))  # (3, terms): row, i, j
+        where = np.stack(np.nonzero(coefficients))  # (3, terms): row, i, j
         value = coefficients[tuple(where)]
+        where, value = where[:, np.abs(value) > 1e-12], value[np.abs(value) > 1e-12]
         sizes, self.equal = coefficients.shape, equal
         owners = np.asarray(path, dtype=np.int64), np.asarray(target, dtype=np.int64)
         paths = max(path, default=-1) + 1

@@ -7,6 +7,7 @@ numbers and two to three indices per term instead, and caches are its limit.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -40,7 +41,17 @@ class Product(NamedTuple):
         return sum(len(row.terms) for row in self.rows)
 
 
-_products: dict[int, Product] = {}
+class _Registered(NamedTuple):
+    """What :func:`register` was given, as arrays; objects are made where code is written."""
+
+    where: NDArray[np.int32]
+    value: NDArray[np.float64]
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]]
+    sizes: tuple[int, int, int, int]
+    equal: bool
+
+
+_registered: dict[int, _Registered] = {}
 
 
 def register(
@@ -63,17 +74,19 @@ def register(
     for array in (where, value, *rows):
         content.update(np.ascontiguousarray(array).tobytes())
     key = int.from_bytes(content.digest()[:7], "big")
-    if key not in _products:
-        made = [Row(int(path), int(target), []) for path, target in zip(*rows, strict=True)]
-        for row, i, j, c in zip(*where.tolist(), value.tolist(), strict=True):
-            made[row].terms.append((i, j, c))
-        _products[key] = Product(made, *sizes, equal)
+    if key not in _registered:
+        _registered[key] = _Registered(where.astype(np.int32), value, rows, sizes, equal)
     return key
 
 
+@functools.cache
 def product(key: int) -> Product:
     """The product that was registered under this number."""
-    return _products[key]
+    where, value, rows, sizes, equal = _registered[key]
+    made = [Row(int(path), int(target), []) for path, target in zip(*rows, strict=True)]
+    for row, i, j, c in zip(*where.tolist(), value.tolist(), strict=True):
+        made[row].terms.append((i, j, c))
+    return Product(made, *sizes, equal)
 
 
 # BEGIN and END make a block of each path's code, by a condition that always holds, which no compiler knows;
