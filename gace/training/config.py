@@ -138,8 +138,8 @@ class TrainingConfig(Closed):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
-        description="after warm-up; default 0.1, or 0.015 for a model that goes on from another; of "
-        "muon 0.03, or 0.003",
+        description="after warm-up; default 0.03, or 0.003 for a model that goes on from another; of "
+        "adam 0.1, or 0.015",
     )
     learning_rate_unit: Literal["relative", "absolute"] = Field(
         default="relative",
@@ -157,9 +157,9 @@ class TrainingConfig(Closed):
     )
     plateau_patience: int = Field(default=50, gt=0, description="epochs without progress that make a plateau")
     optimizer: Literal["adam", "adamw", "muon", "least-squares"] = Field(
-        default="adam",
-        description="adamw decouples the weight decay; muon makes the changes of matrices orthogonal; "
-        "least-squares fits a linear model exactly",
+        default="muon",
+        description="muon makes the changes of matrices orthogonal and leaves the rest to adam; adamw "
+        "decouples the weight decay; least-squares fits a linear model exactly",
     )
     least_squares: LeastSquares = Field(default=LeastSquares(), description="settings of that fit")
     amsgrad: bool = Field(default=True, description="keep the largest second moment; not of muon")
