@@ -138,8 +138,8 @@ class TrainingConfig(Closed):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
-        description="after warm-up; default 0.03, or 0.003 for a model that goes on from another; of "
-        "adam 0.1, or 0.015",
+        description="after warm-up; default 0.1, or 0.015 for a model that goes on from another; of "
+        "muon 0.03, or 0.003",
     )
     learning_rate_unit: Literal["relative", "absolute"] = Field(
         default="relative",
@@ -157,7 +157,7 @@ class TrainingConfig(Closed):
     )
     plateau_patience: int = Field(default=50, gt=0, description="epochs without progress that make a plateau")
     optimizer: Literal["adam", "adamw", "muon", "least-squares"] = Field(
-        default="muon",
+        default="adam",
         description="muon makes the changes of matrices orthogonal and leaves the rest to adam; adamw "
         "decouples the weight decay; least-squares fits a linear model exactly",
     )

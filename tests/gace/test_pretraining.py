@@ -80,7 +80,7 @@ def test_bundle_and_folder_say_what_was_learnt_from_whom(configure, tmp_path):
     left = gace.config.read_yaml(tmp_path / "run" / "config.yaml")
     assert left["pretraining"]["teacher"]["calculator"] == "emt"
     assert left["potential"]["start_from"] is None  # or this configuration could not be run again
-    assert left["training"]["learning_rate"] == 0.003
+    assert left["training"]["learning_rate"] == 0.015
 
 
 def test_a_repeated_run_asks_the_teacher_nothing(configure, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_rates_time_and_patience_of_the_real_labels_are_not_inherited(configure)
     section = {"training": {"max_steps": 7}}
     config = parse_config(configure(training=training, pretraining=section), TrainConfig)
     own = own_config(config, []).training
-    assert (own.learning_rate, own.max_minutes, own.patience) == (0.03, None, None)
+    assert (own.learning_rate, own.max_minutes, own.patience) == (0.1, None, None)
     assert (own.batch_size, own.max_steps) == (2, 7)
 
 

@@ -121,7 +121,7 @@ def test_finished_run_is_not_repeated(configure, tmp_path):
 
 def test_another_configuration_in_the_same_folder_is_refused(configure, tmp_path):
     train(configure(), tmp_path / "run", progress=False)
-    with pytest.raises(InputError, match=r"training\.learning_rate = 0\.03, now 0\.01"):
+    with pytest.raises(InputError, match=r"training\.learning_rate = 0\.1, now 0\.01"):
         train(configure(training={"learning_rate": 0.01}), tmp_path / "run", progress=False)
 
 
