@@ -153,7 +153,8 @@ class Optimizer:
     def _muon(self, parameters: tuple[Tensor, ...], rates: tuple[float, ...]) -> None:
         gradients = _gradients(parameters)
         for one in parameters:
-            self._slots.setdefault(one, {"momentum": torch.zeros_like(one)})
+            if one not in self._slots:
+                self._slots[one] = {"momentum": torch.zeros_like(one)}
         momenta = [self._slots[one]["momentum"] for one in parameters]
         torch._foreach_lerp_(momenta, gradients, 1.0 - MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov
