@@ -12,8 +12,8 @@ from gace.linear.config import LeastSquares
 from gace.training.pretraining.config import Pretraining
 
 # relative rates; measured on 50 ethanol geometries: 0.03 … 0.3 from scratch (Adam); Muon's on 3BPA
-NEW_MODEL_RATE, CONTINUED_MODEL_RATE = 0.1, 0.015
-MUON_NEW_RATE, MUON_CONTINUED_RATE = 0.03, 0.003
+RATES = {"adam": (0.1, 0.015), "adamw": (0.1, 0.015), "least-squares": (0.1, 0.015), "muon": (0.03, 0.003)}
+"""By optimiser, for a new model and for one that goes on from another; least squares ignore theirs."""
 
 
 class ReplayConfig(Closed):
@@ -243,9 +243,7 @@ class TrainConfig(Closed):
         """The same configuration with the learning rate chosen, if it was left open."""
         if self.training.learning_rate is not None:
             return self
-        muon = self.training.optimizer == "muon"
-        new = MUON_NEW_RATE if muon else NEW_MODEL_RATE
-        continued = MUON_CONTINUED_RATE if muon else CONTINUED_MODEL_RATE
+        new, continued = RATES[self.training.optimizer]
         rate = new if self.potential.start_from is None else continued
         training = self.training.model_copy(update={"learning_rate": rate})
         return self.model_copy(update={"training": training})

@@ -6,6 +6,8 @@ import sys
 import pytest
 import torch
 
+from gace.config import parse_config
+from gace.training.config import TrainConfig
 from gace.training.optimizer import AS_ADAM, Optimizer, is_matrix, orthogonal
 
 
@@ -119,3 +121,18 @@ def test_no_compiler_is_loaded():
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "start", "rate"),
+    [("adam", None, 0.1), ("adam", "first", 0.015), ("muon", None, 0.03), ("muon", "first", 0.003)],
+)
+def test_rates_that_are_left_open(optimizer, start, rate):
+    content = {
+        "data": {"train": "train.xyz"},
+        "potential": {"start_from": start},
+        "training": {"optimizer": optimizer},
+    }
+    assert parse_config(content, TrainConfig).with_learning_rate().training.learning_rate == rate
+    content["training"]["learning_rate"] = 0.5
+    assert parse_config(content, TrainConfig).with_learning_rate().training.learning_rate == 0.5

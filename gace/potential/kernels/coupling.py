@@ -48,7 +48,8 @@ class WeightedCoupling(nn.Module):
         super().__init__()
         where = np.stack(np.nonzero(coefficients))  # (3, terms): row, i, j
         value = coefficients[tuple(where)]
-        where, value = where[:, np.abs(value) > 1e-12], value[np.abs(value) > 1e-12]
+        used = np.abs(value) > 1e-12
+        where, value = where[:, used], value[used]
         sizes, self.equal = coefficients.shape, equal
         owners = np.asarray(path, dtype=np.int64), np.asarray(target, dtype=np.int64)
         paths = max(path, default=-1) + 1
