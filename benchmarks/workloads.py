@@ -21,8 +21,6 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk
-from ase.io import read
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,15 +60,11 @@ def data_file(name: str, folder: Path | None = None) -> Path:
 def structure(name: str, folder: Path | None = None) -> Atoms:
     """The structure of an inference workload (``3bpa``, ``si64``, ``c512`` …)."""
     if name == "3bpa":
-        atoms = read(data_file("test_300K_sub.xyz", folder), 0)
-        atoms.calc, atoms.pbc = None, False
-        return atoms
+        return _first_molecule(data_file("test_300K_sub.xyz", folder))
     for prefix, (element, lattice) in LATTICES.items():
         count = name.removeprefix(prefix)
         if name.startswith(prefix) and count in REPEATS:
-            atoms = bulk(element, "diamond", a=lattice, cubic=True).repeat(REPEATS[count])
-            atoms.rattle(0.03, seed=1)
-            return atoms
+            return _rattled_diamond(element, lattice, REPEATS[count])
     known = ["3bpa", *(prefix + count for prefix in LATTICES for count in REPEATS)]
     sys.exit(f"error: no structure called '{name}'; there are {', '.join(known)}")
 
@@ -81,7 +75,23 @@ def diamond(n_atoms: int) -> Atoms:
     if 8 * n**3 != n_atoms:
         sys.exit(f"error: {n_atoms} is not 8 n³; near it lies {8 * n**3}")
     element, lattice = LATTICES["c"]
-    atoms = bulk(element, "diamond", a=lattice, cubic=True).repeat(n)
+    return _rattled_diamond(element, lattice, n)
+
+
+def _first_molecule(file: Path) -> Atoms:
+    # by hand, since ase.io loads SciPy: 45 MB that would be counted as the potential's
+    with file.open() as lines:
+        count, _ = int(next(lines)), next(lines)
+        rows = [next(lines).split() for _ in range(count)]
+    return Atoms([row[0] for row in rows], np.array([row[1:4] for row in rows], float))
+
+
+def _rattled_diamond(element: str, lattice: float, repeats: int) -> Atoms:
+    # the cell of ase.build.bulk(element, "diamond", cubic=True), which loads SciPy too
+    corners = np.array([(0, 0, 0), (0, 2, 2), (2, 0, 2), (2, 2, 0)])
+    quarters = np.stack([corners, corners + 1], axis=1).reshape(8, 3)
+    cell = Atoms([element] * 8, scaled_positions=quarters / 4, cell=[lattice] * 3, pbc=True)
+    atoms = cell.repeat(repeats)
     atoms.rattle(0.03, seed=1)
     return atoms
 
@@ -106,6 +116,8 @@ def swing(atoms: Atoms) -> Callable[[int], None]:
 
 def labelled(name: str, folder: Path | None = None) -> list[Atoms]:
     """Structures of a data file with ``REF_energy`` and ``REF_forces``, free of periodicity."""
+    from ase.io import read
+
     frames = []
     for atoms in read(data_file(f"{name}.xyz", folder), ":"):
         energy, forces = atoms.get_potential_energy(), atoms.get_forces().copy()

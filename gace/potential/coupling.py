@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gace.basis import real_clebsch_gordan
 from gace.potential.irreps import Irrep, Irreps
-
-SMALLEST_ENTRY = 1e-12
-"""Of a coupling; below it lies what rounding left of zeros."""
+from gace.potential.kernels.terms import SMALLEST, Terms
 
 
 class Path(NamedTuple):
@@ -104,19 +104,10 @@ class Coupling(nn.Module):
         ]
         self.out = Irreps(irrep for irrep, paths in zip(out, self.paths, strict=True) if paths)
         self.paths = [paths for paths in self.paths if paths]
-        matrix = self._dense_matrix()  # (n_out, left.dim, right.dim)
-        # entries are taken out before anything is done to them: the matrix itself is large and mostly zero
-        a, b = np.nonzero(np.maximum(matrix.max(axis=0), -matrix.min(axis=0)) > SMALLEST_ENTRY)
-        if symmetric:
-            a, b = np.unique(np.sort(np.stack([a, b]), axis=0), axis=1)
-        entries = matrix[:, a, b]
-        if symmetric:
-            entries += np.where(a != b, matrix[:, b, a], 0.0)
-            used = np.abs(entries).max(axis=0) > SMALLEST_ENTRY
-            a, b, entries = a[used], b[used], entries[:, used]
-        self.register_buffer("index_left", torch.from_numpy(a.copy()), persistent=False)
-        self.register_buffer("index_right", torch.from_numpy(b.copy()), persistent=False)
-        self.register_buffer("matrix", torch.from_numpy(entries.copy()), persistent=False)
+        a, b, matrix = self._of_pairs()
+        self.register_buffer("index_left", torch.from_numpy(a), persistent=False)
+        self.register_buffer("index_right", torch.from_numpy(b), persistent=False)
+        self.register_buffer("matrix", torch.from_numpy(matrix), persistent=False)
         self.register_buffer("scale", torch.ones(len(matrix), 1, dtype=torch.float64))
         self.rows = Rows.of(self.out, [len(paths) for paths in self.paths])
 
@@ -124,16 +115,41 @@ class Coupling(nn.Module):
         """Whether a path of equal factors repeats another (a > b) or vanishes (antisymmetric)."""
         return a > b or (a == b and (2 * self.left[a].degree + target.degree) % 2 == 1)
 
-    def _dense_matrix(self) -> np.ndarray:
-        left, right = self.left.slices(), self.right.slices()
-        sizes = [paths[0].out.dim * len(paths) for paths in self.paths]
-        matrix = np.zeros((sum(sizes), self.left.dim, self.right.dim))
-        for first, size, paths in zip(np.cumsum([0, *sizes]), sizes, self.paths, strict=False):
-            block = matrix[first : first + size].reshape(paths[0].out.dim, len(paths), *matrix.shape[1:])
+    def _of_pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """The pairs of components that are needed, left and right, and the products' coefficients of each."""
+        row, i, j, value = np.concatenate(list(self._entries()), axis=1)
+        row, i, j = (one.astype(np.int64) for one in (row, i, j))
+        if self.symmetric:
+            i, j = np.minimum(i, j), np.maximum(i, j)
+        pair = i * self.right.dim + j
+        known = np.zeros(self.left.dim * self.right.dim, dtype=bool)
+        known[pair] = True
+        pairs = np.flatnonzero(known)
+        matrix = np.zeros((int(row.max()) + 1, len(pairs)))
+        np.add.at(matrix, (row, (np.cumsum(known) - 1)[pair]), value)
+        # what equal factors add up may vanish
+        used = np.abs(matrix).max(axis=0) > SMALLEST
+        pairs, matrix = pairs[used], matrix[:, used]
+        return pairs // self.right.dim, pairs % self.right.dim, np.ascontiguousarray(matrix)
+
+    def _entries(self) -> Iterator[NDArray[np.float64]]:
+        """Row, both components and coefficient ``(4, entries)`` of each path."""
+        left, right, first = self.left.slices(), self.right.slices(), 0
+        for paths in self.paths:
             for eta, (a, b, target) in enumerate(paths):
                 c = real_clebsch_gordan(self.left[a].degree, self.right[b].degree, target.degree)
-                block[:, eta, left[a], right[b]] = c
-        return matrix
+                M, i, j = np.nonzero(np.abs(c) > SMALLEST)
+                yield np.stack(
+                    [first + M * len(paths) + eta, i + left[a].start, j + right[b].start, c[M, i, j]]
+                )
+            first += paths[0].out.dim * len(paths)
+
+    def terms(self) -> Terms:
+        """What of the coefficients is not zero, on pairs a ≤ b only if the factors are equal."""
+        matrix = self.matrix.numpy()
+        row, pair = np.nonzero(np.abs(matrix) > SMALLEST)
+        where = np.stack([row, self.index_left.numpy()[pair], self.index_right.numpy()[pair]])
+        return Terms(where, matrix[row, pair], (len(matrix), self.left.dim, self.right.dim))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``(left.dim, N, K), (right.dim, N, K) -> (n_out, N, K)``."""

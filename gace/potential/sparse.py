@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from gace.potential.irreps import SCALAR, Irreps
 from gace.potential.kept import Kept, fixed
 from gace.potential.kernels import WeightedCoupling, density, mixed, products, splined
 from gace.potential.kernels.expansion import Coupled, Expansion
+from gace.potential.kernels.terms import Terms
 
 if TYPE_CHECKING:
     from gace.potential.layer import Bonds, Layer
@@ -239,10 +239,8 @@ class _Stack:
     """Several sums over the first rows of one coupling, one below the other."""
 
     def __init__(self, coupling: Coupling) -> None:
-        full = np.zeros((coupling.matrix.shape[0], coupling.left.dim, coupling.right.dim))
-        full[:, coupling.index_left.numpy(), coupling.index_right.numpy()] = coupling.matrix.numpy()
-        self.coefficients, self.equal = full, coupling.symmetric
-        self.parts: list[np.ndarray] = []
+        self.terms, self.equal = coupling.terms(), coupling.symmetric
+        self.parts: list[Terms] = []
         self.path: list[int] = []
         self.target: list[int] = []
         self.first: list[int] = []
@@ -256,10 +254,10 @@ class _Stack:
         self.target += [self.targets + one for one in target]
         self.first += [rows.path.index(path) for path in range(rows.n_paths)]
         self.targets += dim
-        self.parts.append(self.coefficients[:count])
+        self.parts.append(self.terms.first(count))
 
     def product(self) -> WeightedCoupling:
         """All sums at once."""
         return WeightedCoupling(
-            np.concatenate(self.parts), self.path, self.target, targets=self.targets, equal=self.equal
+            Terms.stacked(self.parts), self.path, self.target, targets=self.targets, equal=self.equal
         )

@@ -12,10 +12,10 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gace.basis import RadialNetwork, smooth_cutoff
 from gace.potential.graph_ace import GraphACE
@@ -74,8 +74,8 @@ def radial_tables(model: GraphACE, tolerance: float | None = None) -> list[Radia
             (:data:`TOLERANCE`, to :data:`LOOSEST`). None is returned too where it cannot be met.
     """
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
-    exact = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).requires_grad_(False)
-    surveys = [_surveyed(exact, t) for t in range(len(exact.layers))]
+    exact = _Radial.of(model)
+    surveys = [_surveyed(exact, t) for t in range(len(exact.networks))]
     for allowed in _tolerances(dtype) if tolerance is None else (tolerance,):
         planned = [_enough(exact, t, survey, allowed) for t, survey in enumerate(surveys)]
         numbers = [one for one in planned if one is not None]
@@ -106,6 +106,36 @@ def _bytes(model: GraphACE, intervals: Sequence[int]) -> int:
     return of_number * sum((n + 1) * row for n, row in zip(intervals, rows, strict=True))
 
 
+class _Radial(NamedTuple):
+    """What of a model makes its radial functions, in double precision on the processor."""
+
+    cutoff: float
+    cutoff_power: int
+    sqrt_mean_neighbours: Tensor
+    radial_basis: nn.Module
+    networks: list[RadialNetwork]
+    """Of each layer."""
+    shapes: list[tuple[int, int]]
+    """l_max + 1 and K of each layer."""
+    n_elements: int
+
+    @classmethod
+    def of(cls, model: GraphACE) -> _Radial:
+        def exact(part: Any) -> Any:
+            # no copy of the whole model, most of which is couplings
+            return copy.deepcopy(part).to(device="cpu", dtype=torch.float64).requires_grad_(False)
+
+        return cls(
+            model.cutoff,
+            model.cutoff_power,
+            exact(model.sqrt_mean_neighbours),
+            exact(model.radial_basis),
+            [exact(layer.radial) for layer in model.layers],
+            [(layer.l_max + 1, layer.channels) for layer in model.layers],
+            len(model.elements),
+        )
+
+
 class _Survey(NamedTuple):
     """What few pieces tell of a layer."""
 
@@ -117,18 +147,18 @@ class _Survey(NamedTuple):
     """The root mean square that its error is a share of."""
 
 
-def _first(model: GraphACE) -> float:
+def _first(model: _Radial) -> float:
     """The first knot, Å."""
     return SHORTEST * min(1.0, model.cutoff / 5.0)
 
 
-def _surveyed(model: GraphACE, t: int) -> _Survey:
+def _surveyed(model: _Radial, t: int) -> _Survey:
     """The fewest pieces for all pairs of a layer."""
     knots = _Knots(model, FEWEST, _first(model))
-    return _pieces(knots, model.layers[t].radial, len(model.elements), torch.float64)[1]
+    return _pieces(knots, model.networks[t], model.n_elements)
 
 
-def _enough(model: GraphACE, t: int, survey: _Survey, tolerance: float) -> int | None:
+def _enough(model: _Radial, t: int, survey: _Survey, tolerance: float) -> int | None:
     """How many pieces are enough for the pair that errs most; None if too many."""
     intervals, error = FEWEST, survey.error
     while error > tolerance:
@@ -139,22 +169,23 @@ def _enough(model: GraphACE, t: int, survey: _Survey, tolerance: float) -> int |
         intervals = min(32 * math.ceil(1.05 * enough / 32), 4 * intervals)
         if intervals > MOST:
             return None
-        pair = _Knots(model, intervals, _first(model)).pair(model.layers[t].radial, *survey.hardest)
+        pair = _Knots(model, intervals, _first(model)).pair(model.networks[t], *survey.hardest)
         error = pair.error / survey.scale
     return intervals
 
 
 def _tabulated(
-    model: GraphACE, t: int, intervals: int, tolerance: float, dtype: torch.dtype
+    model: _Radial, t: int, intervals: int, tolerance: float, dtype: torch.dtype
 ) -> RadialTable | None:
     """The table of a layer with so many pieces, or more if another pair asks for them."""
-    layer, first, cutoff = model.layers[t], _first(model), model.cutoff
+    radial, first, cutoff = model.networks[t], _first(model), model.cutoff
     while intervals <= MOST:
         knots = _Knots(model, intervals, first)
-        values, found = _pieces(knots, layer.radial, len(model.elements), dtype)
+        values = torch.empty(model.n_elements**2, intervals + 1, 3, radial.weights[-1].shape[1], dtype=dtype)
+        found = _pieces(knots, radial, model.n_elements, values)
         if found.error <= tolerance:
             limits = torch.tensor([first, intervals / (cutoff - first), cutoff], dtype=dtype)
-            return RadialTable(values, limits, layer.l_max + 1, layer.channels, found.error)
+            return RadialTable(values, limits, *model.shapes[t], found.error)
         intervals += 32
     return None
 
@@ -179,7 +210,7 @@ class _Knots:
         first: the first knot, Å.
     """
 
-    def __init__(self, model: GraphACE, intervals: int, first: float) -> None:
+    def __init__(self, model: _Radial | GraphACE, intervals: int, first: float) -> None:
         step = (model.cutoff - first) / intervals
         self.steps = torch.tensor([1.0, step, step**2], dtype=torch.float64).view(3, 1, 1)
         knots = torch.linspace(first, model.cutoff, intervals + 1, dtype=torch.float64)
@@ -208,20 +239,22 @@ class _Knots:
         return _Pair(table, error, square)
 
 
-def _pieces(knots: _Knots, radial: RadialNetwork, n: int, dtype: torch.dtype) -> tuple[Tensor, _Survey]:
-    """Values of the table of a layer of ``n`` elements, and how they err."""
-    last = radial.weights[-1]
-    values = torch.empty(n * n, knots.at.shape[1], 3, last.shape[1], dtype=dtype)
+def _pieces(knots: _Knots, radial: RadialNetwork, n: int, values: Tensor | None = None) -> _Survey:
+    """How the table of a layer of ``n`` elements errs; its values are written to ``values`` if given."""
     error, hardest, scale = 0.0, (0, 0), 1.0
     for a in range(n):
-        pairs = [knots.pair(radial, a, b) for b in range(n)]
-        for b, one in enumerate(pairs):
-            values[a * n + b] = one.table @ last
-        own = (sum(one.square for one in pairs) / n) ** 0.5 or 1.0
-        worst = max(range(n), key=lambda b: pairs[b].error)
-        if not pairs[worst].error / own <= error:
-            error, hardest, scale = pairs[worst].error / own, (a, worst), own
-    return values, _Survey(error, hardest, scale)
+        errors, squares = [], []
+        for b in range(n):
+            one = knots.pair(radial, a, b)
+            errors.append(one.error)
+            squares.append(one.square)
+            if values is not None:
+                values[a * n + b] = one.table @ radial.weights[-1]
+        own = (sum(squares) / n) ** 0.5 or 1.0
+        worst = max(range(n), key=errors.__getitem__)
+        if not errors[worst] / own <= error:
+            error, hardest, scale = errors[worst] / own, (a, worst), own
+    return _Survey(error, hardest, scale)
 
 
 def at_knots(f: Callable[[Tensor], Tensor], knots: Tensor, step: float) -> Tensor:

@@ -13,6 +13,7 @@ from gace.potential.derivatives import energy_and_gradients
 from gace.potential.graph_ace import GraphACE
 from gace.potential.kernels import WeightedCoupling, available, density
 from gace.potential.kernels.build import library
+from gace.potential.kernels.terms import Terms
 from gace.potential.presets import PRESETS
 from gace.structures.neighbours import build_graph
 
@@ -49,6 +50,18 @@ def test_weighted_coupling(threads, channels, equal):
     everything = (x, w) if equal else (x, y, w)
     assert gradcheck(of_all, everything, fast_mode=channels > 9)
     assert gradgradcheck(of_all, everything, fast_mode=channels > 3)
+
+
+def test_terms_of_stacked_rows_are_those_of_the_stacked_array():
+    """Whole or the first rows only, without what rounding left of zeros."""
+    rng = np.random.default_rng(0)
+    one, other = (rng.normal(size=(n, 5, 6)) * (rng.random((n, 5, 6)) < 0.3) for n in (4, 3))
+    one[1, 2, 3], one[2] = 1e-14, 0.0
+    found = Terms.stacked([Terms.of(one), Terms.of(other).first(2), Terms.of(one).first(0)])
+    dense = np.zeros(found.shape)
+    dense[tuple(found.where)] = found.value
+    assert np.array_equal(dense, np.concatenate([np.where(np.abs(one) > 1e-12, one, 0.0), other[:2]]))
+    assert np.array_equal(np.lexsort(found.where[::-1]), np.arange(len(found.value)))
 
 
 def decoded(numbers: list[int], values: list[float]) -> list[tuple[int, int, int, int, float]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk, molecule
+from ase.io import write
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -59,6 +61,35 @@ def drivers(tmp_path: Path) -> Path:
     )
     (tmp_path / "tp_driver.py").write_text("raise SystemExit('no such accelerator')\n")
     return tmp_path
+
+
+MADE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import numpy as np, workloads
+out = Path(sys.argv[2])
+for name in ("si64", "c512", "3bpa"):
+    made = workloads.structure(name, out)
+    np.savez(out / name, numbers=made.numbers, positions=made.positions, cell=made.cell, pbc=made.pbc)
+assert "scipy" not in sys.modules
+"""
+
+
+def test_timed_structures_are_those_of_ase_without_what_it_loads(tmp_path: Path) -> None:
+    """SciPy, which ``ase.build`` and ``ase.io`` load, would be counted as the potential's memory."""
+    expected = {"3bpa": molecule("CH3CH2OH")}
+    write(tmp_path / "test_300K_sub.xyz", [expected["3bpa"], molecule("CH4")], format="extxyz")
+    for name, element, lattice, repeats in (("si64", "Si", 5.43, 2), ("c512", "C", 3.567, 4)):
+        expected[name] = bulk(element, "diamond", a=lattice, cubic=True).repeat(repeats)
+        expected[name].rattle(0.03, seed=1)
+    subprocess.run([sys.executable, "-c", MADE, str(BENCHMARKS), str(tmp_path)], check=True)
+    for name, atoms in expected.items():
+        with np.load(tmp_path / f"{name}.npz") as found:
+            assert np.array_equal(found["numbers"], atoms.numbers)
+            assert np.allclose(found["positions"], atoms.positions, rtol=0, atol=1e-7)
+            assert np.allclose(found["cell"], atoms.cell, rtol=0, atol=1e-12)
+            assert np.array_equal(found["pbc"], atoms.pbc)
 
 
 def test_speed_prints_the_keys_of_the_peers() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gace.potential.kernels.calls import call, folded, fused, implement, no_third_derivative, operators
 from gace.potential.kernels.cuda.written import register
-from gace.potential.kernels.terms import by_chunk, by_role
+from gace.potential.kernels.terms import Terms, by_chunk, by_role
 
 _TABLES = "Tensor species, Tensor index, Tensor value, int[] size"
 _IN = f"Tensor x, Tensor y, Tensor w, {_TABLES}"
@@ -29,7 +29,7 @@ class WeightedCoupling(nn.Module):
     No row r is ever stored: the cost is that of the nonzero coefficients.
 
     Args:
-        coefficients: C ``(rows, dim_x, dim_y)``.
+        coefficients: C ``(rows, dim_x, dim_y)``, or what of it is not zero.
         path: row of the weights for each row of C.
         target: row of the result for each row of C.
         targets: number of rows of the result.
@@ -38,7 +38,7 @@ class WeightedCoupling(nn.Module):
 
     def __init__(
         self,
-        coefficients: np.ndarray,
+        coefficients: np.ndarray | Terms,
         path: Sequence[int],
         target: Sequence[int],
         *,
@@ -46,11 +46,8 @@ class WeightedCoupling(nn.Module):
         equal: bool,
     ) -> None:
         super().__init__()
-        where = np.stack(np.nonzero(coefficients))  # (3, terms): row, i, j
-        value = coefficients[tuple(where)]
-        used = np.abs(value) > 1e-12
-        where, value = where[:, used], value[used]
-        sizes, self.equal = coefficients.shape, equal
+        terms = coefficients if isinstance(coefficients, Terms) else Terms.of(coefficients)
+        (where, value, sizes), self.equal = terms, equal
         owners = np.asarray(path, dtype=np.int64), np.asarray(target, dtype=np.int64)
         paths = max(path, default=-1) + 1
         index, values, widest = by_chunk(where, value, owners)

@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 MOST_PAIRS = 64
 """Pairs of a chunk, unless more belong together: with 64 channels they take half of a first-level cache."""
+
+SMALLEST = 1e-12
+"""Of a coefficient; below it lies what rounding left of zeros."""
+
+
+class Terms(NamedTuple):
+    """The nonzero coefficients of a coupling, in the order of rows, then i, then j."""
+
+    where: NDArray[np.int64]
+    """Row, i and j of each ``(3, terms)``."""
+    value: NDArray[np.float64]
+    """``(terms,)``."""
+    shape: tuple[int, int, int]
+    """Numbers of rows and of components of both factors."""
+
+    @classmethod
+    def of(cls, coefficients: NDArray[np.float64]) -> Terms:
+        """Those of an array ``(rows, dim_x, dim_y)``."""
+        where = np.stack(np.nonzero(np.abs(coefficients) > SMALLEST))
+        rows, dim_x, dim_y = coefficients.shape
+        return cls(where, coefficients[tuple(where)], (rows, dim_x, dim_y))
+
+    @classmethod
+    def stacked(cls, parts: list[Terms]) -> Terms:
+        """Rows of several couplings of the same factors, one below the other."""
+        starts = np.cumsum([0, *(part.shape[0] for part in parts)])
+        where = np.concatenate([part.where for part in parts], axis=1)
+        where[0] += np.repeat(starts[:-1], [len(part.value) for part in parts])
+        return cls(
+            where,
+            np.concatenate([part.value for part in parts]),
+            (int(starts[-1]), *parts[0].shape[1:]),
+        )
+
+    def first(self, rows: int) -> Terms:
+        """The first rows only."""
+        own = self.where[0] < rows
+        return Terms(self.where[:, own], self.value[own], (rows, *self.shape[1:]))
+
 
 Lists = tuple[list[NDArray[np.int64]], list[NDArray[np.float64]]]
 """Integers one after the other, and the coefficients in the same order."""
