@@ -205,12 +205,12 @@ class _Knots:
     """What is the same for all pairs of elements with so many pieces: basis and cutoff factor.
 
     Args:
-        model: in double precision.
+        model: whose radial functions they are of.
         intervals: number of pieces.
         first: the first knot, Å.
     """
 
-    def __init__(self, model: _Radial | GraphACE, intervals: int, first: float) -> None:
+    def __init__(self, model: _Radial, intervals: int, first: float) -> None:
         step = (model.cutoff - first) / intervals
         self.steps = torch.tensor([1.0, step, step**2], dtype=torch.float64).view(3, 1, 1)
         knots = torch.linspace(first, model.cutoff, intervals + 1, dtype=torch.float64)

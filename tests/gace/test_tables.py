@@ -100,7 +100,7 @@ def test_derivatives_at_the_knots_are_those_of_the_network(preset, basis):
     """Those written out against automatic ones; up to the cutoff, where all vanish."""
     model, step = make(preset, radial_basis=basis), 0.07
     for t, layer in enumerate(model.layers):
-        knots = module._Knots(model, intervals=60, first=model.cutoff - 60 * step)
+        knots = module._Knots(module._Radial.of(model), intervals=60, first=model.cutoff - 60 * step)
         table = knots.pair(layer.radial, 1, 2).table @ layer.radial.weights[-1]
         at = torch.linspace(model.cutoff - 60 * step, model.cutoff, 61, dtype=torch.float64)
         expected = module.at_knots(lambda r, t=t: radial_functions(model, t, 1, 2, r), at, step)
