@@ -6,7 +6,10 @@ Data and recipe are those of the kept potential of that name (`benchmarks/potent
 without pretraining: all see the reference labels alone. Where the components of shear stresses stand in
 another order than their key says, they are put right in both files, for all. The clock counts the steps of
 training; importing, reading, making neighbour lists and compiling are not counted for any. Each round trains
-gace and then the peers, with other seeds. With ``--kept`` the kept potential stands in the place of ours.
+gace and then the peers, with other seeds. ``--ours-seconds`` gives gace another time than the peers. With
+``--whole`` gace trains what a kept crystal consists of (every recipe of the family, graph ACEs of three
+seeds, weights by left-out structures) in the time that takes, reading included; with ``--kept`` the kept
+potential stands in the place of ours.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +75,46 @@ def kept(name: str, test: Path) -> dict[str, Any]:
         "cpu_seconds": "",
         "updates": "",
         **_sizes_and_errors(potential, found),
+    }
+
+
+def whole(name: str, test: Path, seed: int, out: Path) -> dict[str, Any]:
+    """Train all that a kept crystal is the mean of: `potentials/train.py NAME`, then twice ``--add``.
+
+    The time is all that this process spent from the first training to the last, reading included.
+    """
+    import torch
+    from left_out import trained_without
+    from seeds import with_more
+    from train import TASKS, configuration
+
+    import gace
+    from gace.potential.combination import combine, fitted_weights
+    from gace.structures.io import read_structures
+
+    torch.set_num_threads(1)
+    task = TASKS[name]
+    if len(task.recipes) == 1:
+        sys.exit(
+            f"error: --whole {name}: it is no crystal, and its recipe has a pretraining, which peers lack"
+        )
+    begun = time.process_time()
+
+    def trained(recipe: str, number: int) -> Any:
+        config = {**configuration(task, out, recipe), "seed": number, "threads": 1}
+        return gace.load(
+            gace.train(config, out / f"{recipe}-{number}", progress=False).bundle, dtype="float32"
+        )
+
+    weights = fitted_weights(*trained_without(name, out, threads=1))
+    first = combine([trained(recipe, seed) for recipe in task.recipes], weights)
+    potential = with_more(first, [trained(task.recipes[-1], seed + more) for more in (1, 2)])
+    spent = time.process_time() - begun
+    return {
+        "package": f"gace, whole ({len(potential.members)} members)",
+        "cpu_seconds": round(spent),
+        "updates": "",
+        **_sizes_and_errors(potential, gace.evaluate(potential, read_structures(test))),
     }
 
 
@@ -179,8 +223,12 @@ def compare(
                 one = theirs(name, written, args.seconds, seed, peer, peers[peer])
             elif args.kept:
                 one = kept(name, written.test)
+            elif args.whole:
+                with tempfile.TemporaryDirectory() as folder:
+                    one = whole(name, written.test, seed, Path(folder))
             else:
-                one = ours(name, written.test, args.recipe, args.seconds, seed, args.overrides)
+                seconds = args.seconds if args.ours_seconds is None else args.ours_seconds
+                one = ours(name, written.test, args.recipe, seconds, seed, args.overrides)
             found.setdefault(one["package"], []).append(one)
             if args.log:
                 with args.log.open("a") as log:
@@ -195,11 +243,14 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="+")
     parser.add_argument("--seconds", type=float, default=300, help="CPU seconds of training")
+    parser.add_argument("--ours-seconds", type=float, help="the same of gace, if it is to have another time")
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"one of {', '.join(PEERS)}"
     )
     parser.add_argument("--recipe", help="in place of the first of the family, such as crystals-linear")
-    parser.add_argument("--kept", action="store_true", help="the kept potential instead of training one")
+    ready = parser.add_mutually_exclusive_group()
+    ready.add_argument("--kept", action="store_true", help="the kept potential instead of training one")
+    ready.add_argument("--whole", action="store_true", help="train all that a kept crystal is the mean of")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--log", type=Path, help="append every result to this file, one JSON object a line")
