@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 @click.option("--timestep", type=float, default=0.5, show_default=True, help="fs.")
 @click.option("--ensemble", type=click.Choice(["nve", "nvt"]), default="nvt", show_default=True)
 @click.option("--friction", type=float, default=0.01, show_default=True, help="1/fs (nvt).")
-@click.option("--out", type=click.Path(path_type=Path), help="Trajectory, extended XYZ.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Trajectory, extended XYZ; grows in OUT.part and becomes OUT when the run ends or is interrupted.",
+)
 @click.option("--log-every", type=int, default=10, show_default=True, help="Steps between kept frames.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of velocities and thermostat.")
 @path_option
@@ -61,21 +65,20 @@ def command(
     """Run molecular dynamics from the last structure in STRUCTURE with POTENTIAL."""
     from gace.engines import molecular_dynamics
     from gace.errors import GaceError
-    from gace.structures.io import write_structures
+    from gace.structures.trajectory import Trajectory
 
     check_writable(out)
     start = read_one(structure)
     calculator = load_potential(potential, device, dtype).calculator(path=evaluation)
-    kept: list[Atoms] = []
     gammas: list[float] = []
-    with progress_bar("dynamics", steps, "steps") as advance:
+    with Trajectory(out) as trajectory, progress_bar("dynamics", steps, "steps") as advance:
 
         def observe(frame: Frame) -> None:
             gamma = frame.atoms.calc.results.get("gamma")
             if gamma is not None:
                 gammas.append(float(gamma.max()))
             if out is not None:
-                kept.append(snapshot(frame))
+                trajectory.append(snapshot(frame))
             advance(frame.step, f"{frame.temperature:.0f} K  {frame.total_energy:.4f} eV")
 
         outcome = molecular_dynamics(
@@ -91,8 +94,6 @@ def command(
             every=log_every,
             observe=observe,
         )
-    if out is not None:
-        write_structures(out, kept)
     summary: dict[str, Any] = {
         "status": outcome.status,
         "steps": outcome.steps,

@@ -164,7 +164,7 @@ class _Problem(NamedTuple):
             def at(prior: Prior) -> tuple[float, Crossed]:
                 self.note(f"smoothness {prior.smoothness:g}, order decay {prior.order_decay:g}")
                 widths = shape.widths(prior)
-                power = float(np.sum(mean_square * widths**2))
+                power = float(np.sum(mean_square * widths**2)) or 1.0  # zero if all environments are alike
                 # begin where a prior of this smoothness ended, or the one before
                 share = shares.get(prior.smoothness, [1e-6, *shares.values()][-1])
                 start = power * share if free else float(self.settings.ridge)
@@ -193,7 +193,8 @@ class _Problem(NamedTuple):
         def at(prior: Prior) -> tuple[float, Solution]:
             widths = shape.widths(prior)
             covariance = kernel(sample, widths)
-            start = float(np.mean(np.diag(covariance))) * 1e-6 if free else float(self.settings.ridge)
+            power = float(np.mean(np.diag(covariance))) or 1.0
+            start = 1e-6 * power if free else float(self.settings.ridge)
             return refine(lambda x: solve_dual(sample, widths, x, covariance), start, free)
 
         return *choose(at, self.settings), shape, sample
@@ -266,7 +267,7 @@ def regular(solve: Callable[[float], Scored], start: float) -> tuple[float, Scor
             return ridge, solve(ridge)
         except InputError:
             ridge *= 64.0
-            if ridge > 1e14 * start:
+            if not ridge < 1e14 * start:
                 raise
 
 
@@ -316,17 +317,20 @@ def weighted_rows(model: LinearACE, batch: Batch, settings: LeastSquares, struct
     root = batch.n_atoms.sqrt()
     owner = structures[batch.graph.structure]
     pieces = []
+    # squares are summed: a structure of weight 2 counts like two
+    own = batch.weight.sqrt()
     if settings.energy_weight > 0:
-        factor = settings.energy_weight / root
+        factor = settings.energy_weight * own[:, 0] / root
         target = (batch.energy - found.fixed_energy) * factor
         pieces.append((found.energy * factor[:, None], target, structures))
     if found.forces is not None:
-        matrix = settings.forces_weight * found.forces.flatten(0, 1)
-        target = settings.forces_weight * (batch.forces - found.fixed_forces).flatten()
+        factor = settings.forces_weight * own[batch.graph.structure, 1].repeat_interleave(3)
+        matrix = factor[:, None] * found.forces.flatten(0, 1)
+        target = factor * (batch.forces - found.fixed_forces).flatten()
         pieces.append((matrix, target, owner.repeat_interleave(3)))
     if found.virial is not None:
         a, b = torch.triu_indices(3, 3)
-        factor = settings.stress_weight / root
+        factor = settings.stress_weight * own[:, 2] / root
         matrix = (found.virial[:, a, b] * factor[:, None, None]).flatten(0, 1)
         target = ((batch.virial - found.fixed_virial)[:, a, b] * factor[:, None]).flatten()
         pieces.append((matrix, target, structures.repeat_interleave(6)))

@@ -78,11 +78,14 @@ def write_structures(path: str | Path, structures: Sequence[Atoms]) -> None:
     text = io.StringIO()
     if structures:
         write(text, [without_calculator(atoms) for atoms in structures], format="extxyz", write_results=False)
-    content = text.getvalue().encode()
-    if str(path).endswith(".gz"):
-        content = gzip.compress(content, mtime=0)
+    content = compressed(text.getvalue().encode(), path)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def compressed(content: bytes, path: str | Path) -> bytes:
+    """The content of a file: compressed, without a time stamp, if its name ends in ``.gz``."""
+    return gzip.compress(content, mtime=0) if str(path).endswith(".gz") else content
 
 
 def without_calculator(atoms: Atoms) -> Atoms:

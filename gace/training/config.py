@@ -36,7 +36,7 @@ class DataConfig(Closed):
     validation: Path | list[Path] | float | int | None = Field(
         default=None,
         description="a file, a fraction of the training data (0 < x < 1), or a number of structures; "
-        "drawn by ancestor where structures name one, never by frame",
+        "drawn by whole ancestors where structures name one and some are small enough, else by frame",
     )
     isolated_atoms: Path | dict[str, float] | None = Field(
         default=None,
@@ -102,8 +102,12 @@ class FinalStage(Closed):
     """The last part of training, with its own loss weights."""
 
     fraction: float = Field(default=0.25, ge=0, lt=1, description="share of the planned training")
-    energy_weight: float = Field(default=10.0, ge=0, description="as training.energy_weight")
-    forces_weight: float = Field(default=1.0, ge=0, description="as training.forces_weight")
+    energy_weight: float | None = Field(
+        default=None, ge=0, description="default: ten times training.energy_weight"
+    )
+    forces_weight: float | None = Field(
+        default=None, ge=0, description="default: a tenth of training.forces_weight"
+    )
 
 
 class Stage(Closed):

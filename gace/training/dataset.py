@@ -56,6 +56,8 @@ def canonical(structures: Sequence[Atoms]) -> list[Atoms]:
 def split(structures: Sequence[Atoms], validation: float | int, seed: int) -> Split:
     """Set structures aside for validation: whole ancestors (trajectories) where they are named.
 
+    Ancestors are taken while they fit. Where none does, frames are taken one by one, and a warning says so.
+
     Args:
         structures: labelled structures.
         validation: a fraction below 1, or a number of structures.
@@ -65,7 +67,10 @@ def split(structures: Sequence[Atoms], validation: float | int, seed: int) -> Sp
         InputError: nothing would be left to train on.
     """
     ordered = canonical(structures)
-    count = round(validation * len(ordered)) if isinstance(validation, float) else validation
+    count = validation
+    if isinstance(validation, float):
+        # a share of few structures is one of them, where that leaves any to train on
+        count = round(validation * len(ordered)) or int(validation > 0 and len(ordered) > 1)
     if count == 0:
         return Split(ordered, [], [])
     if count >= len(ordered):
@@ -136,6 +141,21 @@ def weights_of(atoms: Atoms) -> tuple[float, float, float]:
         values.append(value)
     common, energy, forces, stress = values
     return common * energy, common * forces, common * stress
+
+
+def without_weightless(structures: Sequence[Atoms], labels: Sequence[Labels]) -> list[Labels]:
+    """The labels without those of weight zero: they count neither in the loss nor in its means."""
+    found = []
+    for atoms, label in zip(structures, labels, strict=True):
+        energy, forces, stress = weights_of(atoms)
+        found.append(
+            Labels(
+                label.energy if energy else None,
+                label.forces if forces else None,
+                label.stress if stress else None,
+            )
+        )
+    return found
 
 
 def describe(atoms: Atoms, index: int) -> str:

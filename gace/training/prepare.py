@@ -103,10 +103,13 @@ def read_data(config: TrainConfig) -> Data:
     start = _load_start(config)
     replayed = _replayed(config)
     elements = _elements(config, [*train, *replayed], validation, start)
-    train_labels = dataset.checked_labels(train, "data.train")
+    train_labels = dataset.without_weightless(train, dataset.checked_labels(train, "data.train"))
     isolated, more = _isolated_atoms(config, atoms_in_data, train, train_labels, elements, start)
+    for source, others in (("data.validation", validation), ("data.replay.data", replayed)):
+        _check_isolated_atoms(source, others, isolated)
+    isolated = {element: isolated.get(element, 0.0) for element in elements}
     n_new = len(train)
-    train_labels += _replayed_labels(config, replayed, isolated)
+    train_labels += dataset.without_weightless(replayed, _replayed_labels(config, replayed, isolated))
     train = [*train, *replayed]
     validation_labels = dataset.checked_labels(validation, "data.validation")
     if config.data.stress_order == "corrected":
@@ -183,28 +186,49 @@ def _isolated_atoms(
     elements: list[str],
     start: Potential | None,
 ) -> tuple[dict[str, float], list[str]]:
-    """Isolated-atom energies, eV, in the order of ``elements``, and warnings."""
+    """Isolated-atom energies, eV, of the elements that have one, and warnings."""
+    present = {symbol for atoms in train for symbol in atoms.symbols}
     if config.data.isolated_atoms is not None:
         given = read_isolated_atoms(config.data.isolated_atoms)
     elif atoms_in_data:
-        given = {
-            str(atoms.symbols[0]): label.energy
-            for atoms, label in zip(
-                atoms_in_data,
-                dataset.checked_labels(atoms_in_data, "isolated atom in data.train"),
-                strict=True,
-            )
-            if label.energy is not None
-        }
+        given = _isolated_in_data(atoms_in_data)
     else:
-        fitted, warning = fit_isolated_atoms(train, labels, elements)
+        fitted, warning = fit_isolated_atoms(train, labels, elements, start)
         return fitted, [warning]
-    present = {symbol for atoms in train for symbol in atoms.symbols}
     known = {**(start.isolated_atom_energies if start is not None else {}), **given}
     absent = [symbol for symbol in elements if symbol not in given and symbol in present]
     if absent:
         raise InputError(f"data.isolated_atoms has no energy for {', '.join(absent)}")
-    return {symbol: known.get(symbol, 0.0) for symbol in elements}, []
+    return known, []
+
+
+def _isolated_in_data(structures: list[Atoms]) -> dict[str, float]:
+    """Energies of the isolated atoms among the training data.
+
+    Raises:
+        InputError: two energies for one element.
+    """
+    found: dict[str, float] = {}
+    labels = dataset.checked_labels(structures, "isolated atom in data.train")
+    for atoms, label in zip(structures, labels, strict=True):
+        element = str(atoms.symbols[0])
+        if label.energy is not None and abs(found.setdefault(element, label.energy) - label.energy) > 1e-3:
+            raise InputError(
+                f"data.train: isolated atoms of {element} with different energies, {found[element]:g} and "
+                f"{label.energy:g} eV: leave one, or give data.isolated_atoms"
+            )
+    return found
+
+
+def _check_isolated_atoms(source: str, structures: list[Atoms], isolated: dict[str, float]) -> None:
+    """Raise InputError where structures hold an element whose isolated-atom energy nothing tells."""
+    present = {symbol for atoms in structures for symbol in atoms.symbols}
+    absent = sorted(symbol for symbol in present if symbol not in isolated)
+    if absent:
+        raise InputError(
+            f"{source} holds {', '.join(absent)}, for which there is no isolated-atom energy: data.train "
+            "does not tell it; give data.isolated_atoms"
+        )
 
 
 def _load_start(config: TrainConfig) -> Potential | None:

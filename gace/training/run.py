@@ -69,7 +69,7 @@ def train(
         TrainingDivergedError: a loss is not finite; the message names the structures.
         KeyboardInterrupt: interrupted by a signal, state saved.
     """
-    started, out = time.monotonic(), Path(out)
+    out = Path(out)
     if not isinstance(config, TrainConfig):
         config = parse_config(dict(config), TrainConfig)
     config = config.relative_to(Path.cwd())
@@ -78,6 +78,7 @@ def train(
     if config.pretraining is not None and not follows():
         check_writable(out)
         config, notes = pretrained(config, out, progress=progress)
+    started = time.monotonic()  # after a pretraining: `max_minutes` are the labels' own
     config = config.with_learning_rate()
     data = read_data(config)
     cutoff = choose_cutoff(config, data)

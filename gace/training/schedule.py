@@ -54,7 +54,12 @@ def stage_weights(config: TrainingConfig, progress: float, has_stress: bool) -> 
     stress = config.stress_weight if has_stress else 0.0
     final = config.final_stage
     if final is not None and final.fraction > 0 and progress >= 1 - final.fraction:
-        return Weights(final.energy_weight, final.forces_weight, stress)
+        energy, forces = final.energy_weight, final.forces_weight
+        return Weights(
+            10.0 * config.energy_weight if energy is None else energy,
+            0.1 * config.forces_weight if forces is None else forces,
+            stress,
+        )
     return Weights(config.energy_weight, config.forces_weight, stress)
 
 
@@ -80,12 +85,14 @@ class Plateau:
 
     best: float = math.inf
     best_epoch: int = 0
+    last_epoch: int = 0
     last_fall: int = 0
     factor: float = 1.0
 
     def see(self, score: float, epoch: int, config: TrainingConfig) -> bool:
         """Take note of a validation; True if it is the best so far."""
         improved = score < self.best
+        self.last_epoch = epoch
         if improved:
             self.best, self.best_epoch = score, epoch
         elif epoch - max(self.best_epoch, self.last_fall) >= config.plateau_patience:
@@ -93,6 +100,6 @@ class Plateau:
             self.factor *= config.plateau_factor if config.schedule == "plateau" else 1.0
         return improved
 
-    def exhausted(self, epoch: int, config: TrainingConfig) -> bool:
-        """Whether early stopping ends training now."""
-        return config.patience is not None and epoch - self.best_epoch >= config.patience
+    def exhausted(self, config: TrainingConfig) -> bool:
+        """Whether early stopping ends training: epochs that were not validated show nothing."""
+        return config.patience is not None and self.last_epoch - self.best_epoch >= config.patience

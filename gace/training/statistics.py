@@ -19,8 +19,11 @@ from gace.potential.inner_cutoff import LONGEST, InnerCutoff
 from gace.structures.io import Labels, labels_of, read_structures
 
 if TYPE_CHECKING:
+    from gace.potential.potential import Potential
     from gace.training.batches import Packed
 
+MOVED_BY = 500
+"""Structures, about, on which the isolated-atom energies of a start model are compared with new labels."""
 UNSEEN_SHARE = 0.65
 """Inner cutoff of pairs that the data do not have, as a share of the sum of their covalent radii."""
 CLOSER = 1.0
@@ -56,13 +59,25 @@ def read_isolated_atoms(source: Path | dict[str, float]) -> dict[str, float]:
 
 
 def fit_isolated_atoms(
-    structures: Sequence[Atoms], labels: Sequence[Labels], elements: Sequence[str]
+    structures: Sequence[Atoms],
+    labels: Sequence[Labels],
+    elements: Sequence[str],
+    start: Potential | None = None,
 ) -> tuple[dict[str, float], str]:
     """Energy per element by least squares over the total energies, and a warning that says so.
 
     Where the compositions do not tell the elements apart (one molecule only, say) the solution of
     least norm is taken: differences between structures are unaffected, atomisation energies mean nothing.
+    With a start model its energies are kept but for what its predictions are off, so that elements and
+    compositions that the new data lack stay as they are.
+
+    Returns:
+        Energies in eV of the elements that occur in ``structures`` or in ``start``.
     """
+    if start is not None:
+        return _moved_isolated_atoms(structures, labels, elements, start)
+    present = {symbol for atoms in structures for symbol in atoms.symbols}
+    elements = [element for element in elements if element in present]
     known = [
         (atoms, label.energy)
         for atoms, label in zip(structures, labels, strict=True)
@@ -81,6 +96,44 @@ def fit_isolated_atoms(
     if rank < len(elements):
         warning += f" (underdetermined, rank {rank} of {len(elements)}: least-norm solution)"
     return {element: float(value) for element, value in zip(elements, solution, strict=True)}, warning
+
+
+def _moved_isolated_atoms(
+    structures: Sequence[Atoms], labels: Sequence[Labels], elements: Sequence[str], start: Potential
+) -> tuple[dict[str, float], str]:
+    """The start model's energies, moved by what the least squares over its errors say."""
+    before = start.isolated_atom_energies
+    labelled = [number for number, label in enumerate(labels) if label.energy is not None]
+    # some are enough, if every element is among them
+    chosen = set(np.linspace(0, len(labelled) - 1, min(len(labelled), MOVED_BY)).round().astype(int).tolist())
+    chosen = {labelled[number] for number in chosen}
+    for element in elements:
+        chosen.update([number for number in labelled if element in structures[number].symbols][:1])
+    numbers = sorted(chosen)
+    within = [number for number in numbers if set(structures[number].symbols) <= set(before)]
+    predicted = dict(
+        zip(within, (one.energy for one in start.predict([structures[i] for i in within])), strict=True)
+    )
+    counts = np.array([[structures[i].symbols.count(one) for one in elements] for i in numbers], dtype=float)
+    base = np.array([before.get(element, 0.0) for element in elements])
+    errors = [
+        float(labels[i].energy or 0.0) - predicted.get(i, float(row @ base))
+        for i, row in zip(numbers, counts, strict=True)
+    ]
+    moved = np.zeros(len(elements))
+    if numbers:
+        moved = np.linalg.lstsq(counts, np.array(errors), rcond=1e-10)[0]
+    present = {symbol for atoms in structures for symbol in atoms.symbols} | set(before)
+    # rounded, since predictions differ in their last digits from one machine to another, and a run that goes
+    # on elsewhere is the same run
+    energies = {
+        element: round(float(value), 4)
+        for element, value in zip(elements, base + moved, strict=True)
+        if element in present
+    }
+    return energies, (
+        "no isolated-atom energies given: the start model's, moved per element by what its energies are off"
+    )
 
 
 def label_scale(

@@ -131,11 +131,12 @@ class Trainer:
         return share if limit is None else min(1.0, max(share, self.seconds / (60 * limit)))
 
     def _validation_interval(self) -> int:
-        """Epochs between validations such that they cost little; at least 20 in a whole run."""
+        """Epochs between validations such that they cost little; 20 in a run, one in ``patience`` or more."""
         if self.validation is None:
             return 1
         ratio = _VALIDATION_COST * len(self.validation) / len(self.train) / _VALIDATION_SHARE
-        return max(1, min(math.ceil(ratio), self.total_epochs // 20))
+        seldom = min(math.ceil(ratio), self.total_epochs // 20, self.settings.patience or self.total_epochs)
+        return max(1, seldom)
 
     # ------------------------------------------------------------------ the loop
 
@@ -152,10 +153,7 @@ class Trainer:
         while ending is None:
             if self.epochs_done >= self.total_epochs:
                 ending = "completed"
-            elif (
-                self.plateau.exhausted(self.epochs_done, self.settings)
-                and self.step % self.steps_per_epoch == 0
-            ):
+            elif self.plateau.exhausted(self.settings) and self.step % self.steps_per_epoch == 0:
                 ending = "early_stopping"
             elif self.out_of_time and self.step > 0:
                 ending = "max_minutes"

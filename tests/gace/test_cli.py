@@ -98,6 +98,38 @@ def test_md_writes_a_trajectory(run, bundle, water, tmp_path):
     assert summary["gamma_max"] > 0
 
 
+def test_an_interrupted_trajectory_is_kept(run, bundle, water, tmp_path, monkeypatch):
+    from gace.commands import md
+
+    seen, part = [], tmp_path / "traj.xyz.part"
+
+    def snapshot(frame):
+        if len(seen) == 2:
+            assert len(read_structures(part)) == 2  # what a killed run would leave
+            raise KeyboardInterrupt
+        seen.append(frame.step)
+        return real(frame)
+
+    real = md.snapshot
+    monkeypatch.setattr(md, "snapshot", snapshot)
+    code, _, _ = run(
+        "md",
+        bundle,
+        water,
+        "--steps",
+        6,
+        "--timestep",
+        0.01,
+        "--log-every",
+        2,
+        "--out",
+        tmp_path / "traj.xyz",
+    )
+    assert code != 0
+    assert len(read_structures(tmp_path / "traj.xyz")) == 2
+    assert not part.exists()
+
+
 def test_relax_that_does_not_converge_fails_with_a_summary(run, bundle, water):
     code, out, err = run("relax", bundle, water, "--steps", 1, "--fmax", 1e-9, "--json")
     assert code == 1

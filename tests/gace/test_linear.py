@@ -66,6 +66,38 @@ def packed(structures, model):
     )
 
 
+def test_weights_of_structures_and_labels_count_in_the_fit(alloys):
+    model = LinearACE(elements=["Au", "Cu"], **SIZE)
+    data = packed(alloys, model)
+    model.standardise([data.batch(torch.arange(len(data))).graph])
+    plain = next(rows_of(model, data, LeastSquares(), torch.arange(len(data))))
+    for one in alloys:
+        one.info["weight"] = 2.0
+        one.info["forces_weight"] = 3.0
+    weighted = next(rows_of(model, packed(alloys, model), LeastSquares(), torch.arange(len(data))))
+    factor = (weighted.matrix**2).sum(1) / (plain.matrix**2).sum(1)
+    n = len(alloys)
+    # energies and six virials by 2, twelve forces by 6; squares are what is summed
+    assert (np.isclose(factor, 2.0).sum(), np.isclose(factor, 6.0).sum()) == (7 * n, 12 * n)
+    assert np.allclose((weighted.target / plain.target) ** 2, factor)
+
+
+def test_a_fit_to_environments_that_are_all_alike_comes_to_an_end(tmp_path):
+    """No invariant varies, so that there is nothing to scale the ridge by."""
+    atoms = bulk("Cu", a=3.61)
+    atoms.calc = EMT()
+    labelled = set_labels(atoms, atoms.get_potential_energy(), atoms.get_forces())
+    write_structures(tmp_path / "one.xyz", [labelled])
+    config = {
+        "data": {"train": str(tmp_path / "one.xyz"), "isolated_atoms": {"Cu": 3.5}},
+        "potential": {"preset": "linear-small", "cutoff": 3.5, "overrides": {"size": 30}},
+    }
+    result = train(config, tmp_path / "run", progress=False)
+    predicted = gace.load(result.bundle).predict([atoms])[0]
+    assert np.abs(predicted.forces).max() < 1e-6  # those of its only crystal
+    assert np.isfinite(predicted.energy)
+
+
 def test_equal_factors_leave_fewer_couplings():
     p, q = Factor(1, 0, 0), Factor(1, 1, 0)
     # (p·p)² is the only invariant of four equal vectors; (p·p)(q·q) and (p·q)² are the two of two pairs

@@ -1,5 +1,7 @@
 """Pretraining on a cheap teacher: what is sampled, what it is worth, how it resumes, what it refuses."""
 
+import time
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -12,7 +14,8 @@ from gace.errors import InputError
 from gace.structures.io import labels_of, read_structures, set_labels, write_structures
 from gace.training.config import TrainConfig
 from gace.training.pretraining.config import Pretraining
-from gace.training.pretraining.sampling import plan_walks, sample
+from gace.training.pretraining.run import pretrained
+from gace.training.pretraining.sampling import keep_plan, plan_walks, sample
 from gace.training.run import train
 
 SMALL = {"channels": 8, "l_max": [2], "order": 2, "radial_hidden": [8], "densities": 2, "readout_hidden": 4}
@@ -124,6 +127,57 @@ def test_killed_sampling_goes_on_with_the_missing_walks(tmp_path):
     assert [file.read_bytes() for file in files] == before
     assert walks[0].file.stat().st_mtime_ns == kept
     assert seen == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"teacher": {"calculator": "lj"}}, "teacher"),
+        ({"temperature": {"lowest": 100, "highest": 200}}, "temperature"),
+        ({"timestep": 0.5}, "timestep"),
+    ],
+)
+def test_walks_of_another_sampling_are_not_gone_on_with(tmp_path, changed, named):
+    config = Pretraining(teacher={"calculator": "emt"}, structures=4)
+    keep_plan(alloy(2, 1), config, 1, tmp_path / "walks")
+    keep_plan(alloy(2, 1), config.model_copy(update={"structures": 8, "processes": 2}), 1, tmp_path / "walks")
+    other = Pretraining(**{**config.model_dump(), **changed})
+    with pytest.raises(InputError, match=rf"another pretraining \({named} differ"):
+        keep_plan(alloy(2, 1), other, 1, tmp_path / "walks")
+    with pytest.raises(InputError, match="seed"):
+        keep_plan(alloy(2, 1), config, 2, tmp_path / "walks")
+    with pytest.raises(InputError, match="starts"):
+        keep_plan(alloy(2, 3), config, 1, tmp_path / "walks")
+
+
+def test_an_interrupted_pretraining_refuses_another_teacher(configure, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gace.training.pretraining.sampling.make_walk", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(configure(**QUICK), tmp_path / "run", progress=False)
+    config = configure(**QUICK)
+    config["pretraining"]["teacher"] = {"calculator": "lj"}
+    with pytest.raises(InputError, match="walks of another pretraining"):
+        train(config, tmp_path / "run", progress=False)
+
+
+def test_the_clock_of_the_labels_starts_after_the_pretraining(configure, tmp_path, monkeypatch):
+    begun, late, clock = time.monotonic(), [0.0], time.monotonic
+
+    def an_hour_later(*args, **kwargs):
+        found = pretrained(*args, **kwargs)
+        late[0] = 3600.0
+        return found
+
+    monkeypatch.setattr("gace.training.run.pretrained", an_hour_later)
+    monkeypatch.setattr("time.monotonic", lambda: clock() + late[0])
+    config = configure(training={"max_minutes": 30.0, "max_steps": 5}, pretraining=QUICK["pretraining"])
+    result = train(config, tmp_path / "run", progress=False)
+    assert (result.steps, result.ending) == (5, "completed")
+    assert result.seconds <= clock() - begun
 
 
 def test_samples_carry_the_teachers_labels_and_their_walk(tmp_path):

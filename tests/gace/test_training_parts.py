@@ -7,6 +7,8 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gace.errors import InputError
 from gace.potential.graph_ace import GraphACE
@@ -187,6 +189,11 @@ def test_underdetermined_isolated_atoms_say_so_and_keep_the_total():
     assert "underdetermined, rank 1 of 2" in warning
 
 
+def test_a_share_of_few_structures_is_one_of_them():
+    assert len(split(ancestors({"a": 5}), 0.05, seed=1).validation) == 1
+    assert len(split(ancestors({"a": 1}), 0.05, seed=1).validation) == 0
+
+
 def test_isolated_atoms_with_two_energies_are_refused(tmp_path):
     atoms = [Atoms("H", info={"REF_energy": value}) for value in (-1.0, -2.0)]
     write_structures(tmp_path / "atoms.xyz", atoms)
@@ -214,6 +221,27 @@ def test_final_stage_changes_the_weights():
     config = TrainingConfig(final_stage=FinalStage(fraction=0.25, energy_weight=5, forces_weight=2))
     assert stage_weights(config, 0.74, False) == (config.energy_weight, config.forces_weight, 0.0)
     assert stage_weights(config, 0.75, True) == (5, 2, config.stress_weight)
+
+
+@given(energy=st.floats(0, 1e3), forces=st.floats(0, 1e3))
+def test_final_stage_left_open_keeps_the_terms_that_are_off(energy, forces):
+    config = TrainingConfig(energy_weight=energy, forces_weight=forces)
+    assert stage_weights(config, 1.0, False) == pytest.approx((10 * energy, forces / 10, 0.0))
+
+
+def test_final_stage_of_the_default_weights():
+    assert stage_weights(TrainingConfig(), 1.0, False) == (10.0, 1.0, 0.0)
+
+
+def test_epochs_that_were_not_validated_end_no_training():
+    config, plateau = TrainingConfig(patience=5), Plateau()
+    assert not plateau.exhausted(config)
+    plateau.see(1.0, 8, config)
+    assert not plateau.exhausted(config)  # though five epochs have passed since the first
+    plateau.see(2.0, 12, config)
+    assert not plateau.exhausted(config)
+    plateau.see(2.0, 13, config)
+    assert plateau.exhausted(config)
 
 
 def test_plateau_lowers_the_rate_once_per_patience():

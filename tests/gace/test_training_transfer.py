@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from click.testing import CliRunner
@@ -138,6 +139,61 @@ def test_replayed_labels_move_with_their_isolated_atoms(config, start, tmp_path)
     for atoms, label in zip(data.train[6:], data.train_labels[6:], strict=True):
         # three copper atoms by 0.5 eV, one gold atom by 0.8 eV
         assert label.energy == pytest.approx(by_name[atoms.info["structure_id"]] + 2.3)
+
+
+def prepared(made):
+    from gace.config import parse_config
+    from gace.training.config import TrainConfig
+    from gace.training.prepare import read_data
+
+    return read_data(parse_config(made, TrainConfig))
+
+
+def test_without_isolated_atoms_the_start_models_are_moved_by_its_errors(config, start):
+    """An element that the new data lack keeps its energy; one that is off by a constant moves by that."""
+    copper, potential = [bulk("Cu", cubic=True, a=a) for a in (3.6, 3.7, 3.8)], gace.load(start)
+    copper = [
+        set_labels(atoms, found.energy + 4 * 5.0, np.zeros((4, 3)))
+        for atoms, found in zip(copper, potential.predict(copper), strict=True)
+    ]
+    before = potential.isolated_atom_energies
+    made = config(copper, data={})
+    del made["data"]["isolated_atoms"]
+    made["potential"] = {"start_from": str(start)}
+    data = prepared(made)
+    assert data.isolated_atoms == pytest.approx({"Au": before["Au"], "Cu": before["Cu"] + 5.0}, abs=1e-3)
+    assert "the start model's" in data.warnings[0]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_an_element_without_isolated_atom_energy_is_refused(config, tmp_path, given):
+    write_structures(tmp_path / "silver.xyz", labelled(2, "Ag"))
+    made = config(labelled(6), data={})
+    made["data"]["validation"] = str(tmp_path / "silver.xyz")
+    if given:
+        made["data"]["isolated_atoms"] = {"Cu": 3.5, "Au": 3.8}
+    else:
+        del made["data"]["isolated_atoms"]
+    with pytest.raises(InputError, match=r"data.validation holds Ag, for which there is no isolated-atom"):
+        prepared(made)
+
+
+def test_isolated_atoms_in_the_data_that_contradict_each_other_are_refused(config):
+    atoms = [set_labels(Atoms("Au"), energy, None) for energy in (3.8, 3.8, 4.0)]
+    made = config([*labelled(6), *atoms], data={})
+    del made["data"]["isolated_atoms"]
+    with pytest.raises(InputError, match=r"isolated atoms of Au with different energies"):
+        prepared(made)
+
+
+def test_labels_of_weight_zero_are_no_labels(config):
+    structures = labelled(6)
+    structures[0].info |= {"REF_energy": 1e6, "energy_weight": 0.0}
+    structures[1].info["weight"] = 0.0
+    data = prepared(config(structures, data={}))
+    energies = [label.energy for label in data.train_labels]
+    forces = [label.forces for label in data.train_labels]
+    assert (energies.count(None), sum(one is None for one in forces)) == (2, 1)
 
 
 def test_replay_runs_and_resumes_as_the_same_run(config, start, tmp_path):

@@ -9,7 +9,7 @@ from gace.config import parse_config
 from gace.errors import InputError
 from gace.training.prepare import read_data
 from gace.training.pretraining.config import LINEAR_ACE, LinearTeacher, Pretraining, Teacher
-from gace.training.pretraining.sampling import plan_walks, sample
+from gace.training.pretraining.sampling import keep_plan, plan_walks, sample
 from gace.training.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def pretrained(config: TrainConfig, out: Path, *, progress: bool) -> tuple[Train
     folder = out / "pretraining"
     # whatever is wrong with the labels is said before the teacher is asked; what validates is no start
     data = read_data(config)
-    walks = plan_walks(data.train[: data.n_new], settings, config.seed, folder / "walks")
+    starts = data.train[: data.n_new]
+    walks = plan_walks(starts, settings, config.seed, folder / "walks")
+    keep_plan(starts, settings, config.seed, folder / "walks")
     asked = settings
     if settings.teacher.calculator == LINEAR_ACE:
         result = train(_of_teacher(config), folder / "teacher", progress=progress)

@@ -1,11 +1,14 @@
 """Structures around given ones, labelled by a cheap calculator.
 
 Every walk is a file of its own, written whole or not at all: a sampling that was killed goes on with
-the walks that are missing, and neither their order nor their number of processes changes any.
+the walks that are missing, and neither their order nor their number of processes changes any. What they
+are walks of stands beside them, so that another sampling does not go on with them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,10 +21,16 @@ from ase import Atoms
 from gace.engines.dynamics import Frame, molecular_dynamics
 from gace.engines.named import make_calculator
 from gace.errors import InputError
+from gace.files import read_json, write_json_atomic
 from gace.randomness import derive_seed, generator
 from gace.structures.identity import structure_hash
 from gace.structures.io import write_structures
 from gace.training.pretraining.config import Pretraining
+
+PLAN = "plan.json"
+"""Beside the walks: what they are of."""
+_FREE = {"structures", "processes", "validation", "training"}
+"""Settings that change no walk, though they may change how many there are."""
 
 
 class Walk(NamedTuple):
@@ -85,6 +94,33 @@ def sample(walks: Sequence[Walk], config: Pretraining, tell: Callable[[int], Non
             "pretraining: no walk gave a sample; lower pretraining.temperature or raise pretraining.max_force"
         )
     return files
+
+
+def keep_plan(starts: Sequence[Atoms], config: Pretraining, seed: int, folder: Path) -> None:
+    """Write down what the walks of a folder are of, or compare with what is written there.
+
+    Walks without a plan are taken as they are: so one may bring along walks of another run.
+
+    Raises:
+        InputError: the folder holds walks of another sampling.
+    """
+    plan = {
+        **json.loads(config.model_dump_json(exclude=_FREE)),
+        "seed": seed,
+        "starts": hashlib.sha256("".join(sorted(map(structure_hash, starts))).encode()).hexdigest(),
+    }
+    file = folder / PLAN
+    if file.exists():
+        before = read_json(file)
+        other = [key for key in plan if before.get(key) != plan[key]]
+        if other:
+            raise InputError(
+                f"{folder} holds walks of another pretraining ({', '.join(other)} differ): "
+                "choose another folder, or remove this one"
+            )
+    elif not any(folder.glob("walk-*.xyz")):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(file, plan)
 
 
 def _made(walks: Sequence[Walk], config: Pretraining) -> Iterator[None]:
