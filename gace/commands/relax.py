@@ -9,6 +9,7 @@ import click
 
 from gace.commands.options import (
     check_writable,
+    finite,
     json_option,
     load_potential,
     model_options,
@@ -67,12 +68,17 @@ def command(
     summary: dict[str, Any] = {
         "converged": outcome.converged,
         "steps": outcome.steps,
-        "energy": outcome.energy,
-        "fmax": outcome.fmax,
-        "stress_max": outcome.stress_max,
+        "energy": finite(outcome.energy),
+        "fmax": finite(outcome.fmax),
+        "stress_max": None if outcome.stress_max is None else finite(outcome.stress_max),
         "structure": None if out is None else str(out),
     }
     report(summary, as_json)
+    if finite(outcome.energy) is None:
+        raise GaceError(
+            f"the energy is {outcome.energy} after {outcome.steps} steps: two atoms lie in one place, or the "
+            "potential does not hold here"
+        )
     if not outcome.converged:
         raise GaceError(
             f"not converged in {outcome.steps} steps: the largest force is {outcome.fmax:.4g} eV/Å"

@@ -38,6 +38,9 @@ class PotentialCalculator(Calculator):
             path: ``tabulated``: radial functions read off tables, as exact as the precision asks for;
                 ``eager``: by their networks; ``compiled``: wait for compiled code at the first step;
                 ``auto``: start at once and go over to compiled code when it is there.
+
+        Raises:
+            InputError: an unknown path, or a skin that is negative or not finite.
         """
         super().__init__()
         self.potential = _frozen(potential).evaluated_by(path)

@@ -6,7 +6,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from gace.engines.verlet import still_valid
+from gace.engines.verlet import checked_skin, still_valid
 from gace.structures.graph import Graph
 from gace.structures.neighbours import complete_cell, species_indices, volume_of
 from gace.structures.search import search
@@ -31,8 +31,12 @@ class DeviceList:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """See the class; ``cutoff`` and ``skin`` in Å, a skin of 0 searches every time."""
-        self.elements, self.cutoff, self.skin = elements, cutoff, skin
+        """See the class; ``cutoff`` and ``skin`` in Å, a skin of 0 searches every time.
+
+        Raises:
+            InputError: a skin that is negative or not finite.
+        """
+        self.elements, self.cutoff, self.skin = elements, cutoff, checked_skin(skin)
         self.device, self.dtype = device, dtype
         self.searches = 0
         self._start: Atoms | None = None

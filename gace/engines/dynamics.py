@@ -121,12 +121,20 @@ def molecular_dynamics(
         if done >= steps:
             break
         stride = min(every, steps - done)
-        for _ in range(stride):
-            if ensemble == "nvt" and last_temperature != temperature:
-                share = done / max(steps - 1, 1)
-                dynamics.set_temperature(temperature_K=temperature + share * (last_temperature - temperature))
-            dynamics.step()
-            done += 1
+        try:
+            for _ in range(stride):
+                if ensemble == "nvt" and last_temperature != temperature:
+                    share = done / max(steps - 1, 1)
+                    between = temperature + share * (last_temperature - temperature)
+                    dynamics.set_temperature(temperature_K=between)
+                dynamics.step()
+                done += 1
+        except InputError:
+            # between two observations forces can become NaN, then positions, which no calculator takes
+            if np.isfinite(moving.positions).all():
+                raise
+            status = "diverged"
+            break
     times, energies, temperatures = (
         (np.array(column) for column in zip(*frames, strict=True)) if frames else (np.zeros(0),) * 3
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gace.errors import InputError, missing, nearest
@@ -29,6 +30,13 @@ def make_calculator(name: str, **kwargs: Any) -> Any:
         return factory(**kwargs)
     except (TypeError, ValueError) as error:
         raise InputError(f"calculator '{name}' does not take {kwargs}: {error}") from None
+
+
+def arguments_in(name: str, arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The arguments of a calculator with relative paths (a bundle's, of ``gace``) counted from ``folder``."""
+    if name != "gace" or "bundle" not in arguments:
+        return arguments
+    return {**arguments, "bundle": str((folder / Path(str(arguments["bundle"])).expanduser()).resolve())}
 
 
 def calculator_factory(name: str) -> Callable[..., Any]:

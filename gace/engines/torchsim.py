@@ -56,14 +56,14 @@ class TorchSimModel(ModelInterface):
             batch_atoms: about how many atoms are computed at once; None: as fits the device.
 
         Raises:
-            InputError: an unknown device, dtype or path, or no such bundle.
+            InputError: an unknown device, dtype or path, an impossible skin, or no such bundle.
         """
         super().__init__()
         if not isinstance(potential, Potential):
             from gace.potential.bundle import load
 
             potential = load(potential, device=device or "auto", dtype=dtype or "float64")
-        self.potential = potential.calculator(device, dtype, path=path).potential
+        self.potential = potential.calculator(device, dtype, skin=skin, path=path).potential
         self._device, self._dtype = self.potential.device, self.potential.dtype
         self._compute_forces = self._compute_stress = True
         self._skin, self._uncertainty = skin, uncertainty

@@ -6,6 +6,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from gace.errors import InputError
 from gace.structures.neighbours import (
     Edges,
     Neighbourhood,
@@ -27,8 +28,12 @@ class VerletList:
     """
 
     def __init__(self, elements: tuple[str, ...], cutoff: float, skin: float = 0.5) -> None:
-        """See the class; ``cutoff`` and ``skin`` in Å, a skin of 0 searches every time."""
-        self.elements, self.cutoff, self.skin = elements, cutoff, skin
+        """See the class; ``cutoff`` and ``skin`` in Å, a skin of 0 searches every time.
+
+        Raises:
+            InputError: a skin that is negative or not finite.
+        """
+        self.elements, self.cutoff, self.skin = elements, cutoff, checked_skin(skin)
         self.searches = 0
         self._start: Atoms | None = None
         self._species: NDArray[np.int64]
@@ -41,8 +46,10 @@ class VerletList:
             InputError: an unknown element or an impossible cell.
         """
         if not still_valid(self._start, atoms, self.skin):
-            self._species = species_indices(atoms, self.elements)
-            self._candidates = find_edges(atoms, self.cutoff + self.skin)
+            # all or nothing: a structure that is refused must leave nothing behind for the one before
+            species = species_indices(atoms, self.elements)
+            candidates = find_edges(atoms, self.cutoff + self.skin)
+            self._species, self._candidates = species, candidates
             self._start = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
             self.searches += 1
         centre, neighbour, image, _ = self._candidates
@@ -50,6 +57,17 @@ class VerletList:
         near = np.einsum("ea,ea->e", vector, vector) < self.cutoff**2
         slots = dense(centre[near], neighbour[near], vector[near], len(atoms), self.cutoff)
         return Neighbourhood(self._species, *slots, volume_of(atoms))
+
+
+def checked_skin(skin: float) -> float:
+    """The skin, Å.
+
+    Raises:
+        InputError: it is negative or not finite: lists would lack neighbours.
+    """
+    if not 0 <= skin < float("inf"):
+        raise InputError(f"skin must be a length of 0 Å or more, got {skin}")
+    return skin
 
 
 def still_valid(start: Atoms | None, atoms: Atoms, skin: float) -> bool:

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers
 
 from gace.errors import BundleError, InputError
 from gace.files import sha256_file, sync_folder
@@ -38,6 +42,19 @@ CONFIG, MODEL, UNCERTAINTY, CARD, CHECKSUMS = (
     "checksums.json",
 )
 
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "elements": list,
+    "cutoff": (int, float),
+    "n_members": int,
+    "architecture": dict,
+    "member_architecture": list,
+    "isolated_atom_energies": dict,
+    "level_of_theory": object,
+    "metadata": dict,
+}
+"""What ``config.json`` must hold beside kind and format version; ``units`` are for readers, and
+``member_weights`` stand there where they are unequal."""
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """``UPGRADES[v]`` turns the configuration of format version ``v`` into that of ``v + 1``."""
 
@@ -48,9 +65,11 @@ def save_bundle(potential: Potential, path: str | Path) -> Path:
     Equal potentials give equal bytes: nothing of the time or the machine is written.
 
     Raises:
-        InputError: the place cannot be written, or holds something that is not a bundle.
+        InputError: the place cannot be written, or holds something that is not a bundle; or the potential is
+            an exported file.
     """
     path = Path(path)
+    potential.models("kept as a bundle")
     if path.exists() and not _replaceable(path):
         raise InputError(f"{path} exists and is not a potential bundle; choose another place")
     try:
@@ -107,14 +126,18 @@ def read_bundle(path: Path, device: torch.device, dtype: torch.dtype) -> Potenti
     members = [_member(config, index, tensors, path) for index in range(config["n_members"])]
     if tensors:
         raise BundleError(f"{path} holds tensors that no member uses: {', '.join(sorted(tensors)[:3])}")
-    return Potential(
-        [member.to(device=device, dtype=dtype) for member in members],
-        isolated_atom_energies=config["isolated_atom_energies"],
-        level_of_theory=config["level_of_theory"],
-        uncertainty=_read_uncertainty(path),
-        metadata=config["metadata"],
-        weights=config.get("member_weights"),
-    )
+    uncertainty = _read_uncertainty(path)
+    try:
+        return Potential(
+            [member.to(device=device, dtype=dtype) for member in members],
+            isolated_atom_energies=config["isolated_atom_energies"],
+            level_of_theory=config["level_of_theory"],
+            uncertainty=uncertainty,
+            metadata=config["metadata"],
+            weights=config.get("member_weights"),
+        )
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{path / CONFIG}: {error}") from None
 
 
 def read_config(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
@@ -142,6 +165,7 @@ def read_config(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
         verify_checksums(path)
     while version < FORMAT_VERSION:
         config, version = UPGRADES[version](config), version + 1
+    _check_config(config, path / CONFIG)
     return config
 
 
@@ -255,11 +279,46 @@ def _replaceable(path: Path) -> bool:
     return path.is_dir() and ((path / CONFIG).is_file() or not any(path.iterdir()))
 
 
+def _check_config(config: dict[str, Any], file: Path) -> None:
+    """Refuse a configuration that someone wrote by hand, or in part.
+
+    Raises:
+        BundleError: it names the file and the key that is missing or wrong.
+    """
+    for key, kind in KEYS.items():
+        if key not in config:
+            raise BundleError(f"{file} lacks '{key}'")
+        if not isinstance(config[key], kind) or isinstance(config[key], bool):
+            raise BundleError(f"{file}: '{key}' cannot be {json.dumps(config[key])[:40]}")
+    unknown = [one for one in config["elements"] if not isinstance(one, str) or one not in atomic_numbers]
+    if unknown:
+        raise BundleError(f"{file}: 'elements' names an unknown element {json.dumps(unknown[0])}")
+    described = len(config["member_architecture"])
+    if not 1 <= config["n_members"] == described:
+        raise BundleError(
+            f"{file}: 'n_members' is {config['n_members']}, but 'member_architecture' describes {described}"
+        )
+    if not all(isinstance(one, dict) for one in config["member_architecture"]):
+        raise BundleError(f"{file}: 'member_architecture' must hold one object per member")
+    for element, energy in config["isolated_atom_energies"].items():
+        if isinstance(energy, bool) or not isinstance(energy, int | float) or not math.isfinite(energy):
+            raise BundleError(
+                f"{file}: 'isolated_atom_energies' must be numbers, in eV; that of {element} is "
+                f"{json.dumps(energy)[:40]}"
+            )
+
+
 def _member(config: dict[str, Any], index: int, tensors: dict[str, torch.Tensor], path: Path) -> Any:
     """Rebuild one member and take its tensors out of ``tensors``."""
     architecture = {**config["architecture"], **config["member_architecture"][index]}
-    if list(architecture["elements"]) != config["elements"]:
-        raise BundleError(f"{path}: the elements of member {index} are not those of the bundle")
+    for key in ("elements", "cutoff"):
+        if key not in architecture:
+            raise BundleError(f"{path / CONFIG}: the architecture of member {index} lacks '{key}'")
+        if architecture[key] != config[key]:
+            raise BundleError(
+                f"{path / CONFIG}: the {key} of member {index} must be those of the bundle: "
+                f"{json.dumps(architecture[key])} is not {json.dumps(config[key])}"
+            )
     prefix = f"member.{index}."
     own = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
     try:
@@ -267,7 +326,7 @@ def _member(config: dict[str, Any], index: int, tensors: dict[str, torch.Tensor]
         # break the rotational symmetry of a potential that is loaded as float64
         model = built(architecture)
         model.load_state_dict(own)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or "no tensors"
         raise BundleError(f"{path}: member {index} does not fit its architecture: {reason}") from None
     return model.eval()
@@ -283,7 +342,8 @@ def _read_uncertainty(path: Path) -> Any:
     try:
         with np.load(file, allow_pickle=False) as stored:
             return Uncertainty.from_arrays({name: stored[name] for name in stored.files})
-    except (OSError, ValueError, KeyError) as error:
+    # an empty or cut file, members of the archive that are cut or no arrays, arrays of another shape
+    except (OSError, EOFError, ValueError, TypeError, LookupError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{file} is not readable: {error}") from None
 
 

@@ -36,11 +36,13 @@ def combine(potentials: Sequence[Potential], weights: Sequence[float] | None = N
             :func:`fitted_weights`.
 
     Raises:
-        InputError: fewer than two, not one positive weight for each, or potentials that differ in elements,
-            cutoff, isolated-atom energies or level of theory.
+        InputError: fewer than two, an exported file, not one positive weight for each, or potentials that
+            differ in elements, cutoff, isolated-atom energies or level of theory.
     """
     if len(potentials) < 2:
         raise InputError("combining takes two potentials or more")
+    for one in potentials:
+        one.models("combined")
     first = potentials[0]
     for number, one in enumerate(potentials[1:], start=2):
         if one.elements != first.elements or one.cutoff != first.cutoff:

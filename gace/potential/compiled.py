@@ -146,7 +146,8 @@ class Code:
     """Compiled functions of the blocks of one architecture, one per function and shape of block.
 
     Neighbour slots are padded to a coarse grid and structures are cut into blocks, so that shapes
-    are few: a structure that grows or breathes soon finds code that is there.
+    are few: a structure that grows or breathes soon finds code that is there. A copy begins with none:
+    neither code nor the thread that makes it can be copied.
 
     Args:
         wait: whether a call waits for missing code or goes on operation by operation.
@@ -164,6 +165,9 @@ class Code:
         self._failed = False
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
+
+    def __reduce__(self) -> tuple[Callable[[], Code], tuple[()]]:
+        return partial(type(self), wait=self.wait), ()
 
     def __call__(self, model: GraphACE, graph: Graph) -> Prediction:
         """Evaluate ``model``, by compiled code as far as it is there."""

@@ -13,13 +13,14 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -56,11 +57,13 @@ def export(potential: Potential, path: str | Path) -> dict[str, Any]:
     The sum of the virials over a periodic structure, divided by the volume, is the stress, tension positive.
 
     Raises:
-        InputError: ``path`` does not end in ``.pt2``, or there is no C++ compiler.
+        InputError: ``path`` does not end in ``.pt2``, there is no C++ compiler, or ``potential`` is itself
+            an exported file.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
         raise InputError(f"an exported potential is a file *{SUFFIX}, not '{path}'")
+    potential.models("exported again")
     if not compiler_available():
         raise InputError("exporting needs a C++ compiler (c++, g++ or clang++) on the PATH")
     if not path.parent.is_dir():
@@ -162,6 +165,7 @@ class ExportedPotential(Potential):
         self.level_of_theory = described["level_of_theory"]
         self.metadata = dict(described["metadata"])
         self.uncertainty = None
+        self._evaluators = None
 
     def __repr__(self) -> str:
         elements = "".join(self.elements)
@@ -186,6 +190,10 @@ class ExportedPotential(Potential):
 
     def evaluated_by(self, path: str) -> ExportedPotential:
         """Itself: there is one way to evaluate it."""
+        return self
+
+    def evaluated_for(self, structures: Iterable[Atoms]) -> ExportedPotential:
+        """Itself: as :meth:`evaluated_by`, however much there is to evaluate."""
         return self
 
     def evaluate_graph(self, graph: Graph, uncertainty: bool = False) -> GraphPrediction:

@@ -168,6 +168,16 @@ class Potential:
         """Whether γ can be computed."""
         return self.uncertainty is not None and self.uncertainty.novelty is not None
 
+    def models(self, purpose: str) -> list[GraphACE]:
+        """The members, to be ``purpose``: "combined", say.
+
+        Raises:
+            InputError: there are none: an exported file holds code in their place.
+        """
+        if not self.members:
+            raise InputError(f"an exported file cannot be {purpose}: give its bundle")
+        return self.members
+
     def to(
         self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> Potential:

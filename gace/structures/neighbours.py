@@ -7,6 +7,7 @@ same structure always gives the same arrays, on any machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,10 @@ from numpy.typing import NDArray
 
 from gace.errors import InputError
 from gace.structures.graph import Graph
+from gace.structures.search import search
+
+MAX_BOXES = 1e5
+"""Boxes of the cutoff's size into which vesin divides space at most; there are larger ones from there on."""
 
 
 class Neighbourhood(NamedTuple):
@@ -58,17 +63,71 @@ def find_edges(atoms: Atoms, cutoff: float) -> Edges:
     Raises:
         InputError: a position or cell vector is not finite, or a periodic direction has no cell vector.
     """
-    from vesin import NeighborList
-
     positions, cell, periodic = np.asarray(atoms.positions), complete_cell(atoms), np.asarray(atoms.pbc)
     if not np.isfinite(positions).all():
         raise InputError("a position is NaN or infinite")
-    search = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
-    found = search.compute(points=positions, box=cell, periodic=periodic, quantities="ijS")
+    if _divisible(positions, cell, periodic, cutoff):
+        centre, neighbour, image = _found_by_vesin(positions, cell, periodic, cutoff)
+    else:
+        along = tuple(map(bool, periodic))
+        found = search(torch.tensor(positions), torch.tensor(cell), along, cutoff)  # type: ignore[arg-type]
+        centre, neighbour, image = (one.numpy() for one in found)
+    return Edges(centre, neighbour, image, edge_vectors(positions, cell, centre, neighbour, image))
+
+
+def _found_by_vesin(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], periodic: NDArray[np.bool_], cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Centres, neighbours and images of all edges, ordered by them."""
+    from vesin import NeighborList
+
+    vesin = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
+    found = vesin.compute(points=positions, box=cell, periodic=periodic, quantities="ijS")
     centre, neighbour, image = (array.astype(np.int64) for array in found)
     order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], neighbour, centre))
-    centre, neighbour, image = centre[order], neighbour[order], image[order]
-    return Edges(centre, neighbour, image, edge_vectors(positions, cell, centre, neighbour, image))
+    return centre[order], neighbour[order], image[order]
+
+
+def _divisible(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], periodic: NDArray[np.bool_], cutoff: float
+) -> bool:
+    """Whether vesin (0.6.2) can divide space into its boxes.
+
+    Where there would be more than :data:`MAX_BOXES`, it makes fewer in the same proportions, which in a flat
+    or long space rounds to none in some direction: a division by zero, which ends the process.
+    """
+    along = periodic.tolist()
+    # bounds first, in plain numbers: this is called at every search
+    lengths = [0.0, 0.0, 0.0] if all(along) else _spread(positions)
+    if any(along):
+        extent = math.hypot(*lengths)
+        lengths = [math.hypot(*row) if one else extent for row, one in zip(cell.tolist(), along, strict=True)]
+    if _boxes(lengths, cutoff) < MAX_BOXES:
+        return True
+    if all(along):
+        lengths = (1 / np.linalg.norm(np.linalg.inv(cell), axis=0)).tolist()
+    elif any(along):
+        if sum(along) == 2:
+            normal = np.cross(*cell[periodic])
+            (lengths[along.index(False)],) = _spread((positions @ normal)[:, None] / np.linalg.norm(normal))
+        return _boxes(lengths, cutoff) < MAX_BOXES  # vesin has axes of its own here
+    boxes = _boxes(lengths, cutoff)
+    # two and not one: numbers of boxes are rounded down before and after they are made fewer
+    return boxes < MAX_BOXES or bool(
+        max(min(lengths) / cutoff, 1.0) // 1 * (MAX_BOXES / boxes) ** (1 / 3) >= 2
+    )
+
+
+def _spread(positions: NDArray[np.float64]) -> list[float]:
+    """Largest less least coordinate along each axis ``(N, d) -> (d,)``; infinite where that is no float."""
+    low = positions.min(axis=0, initial=np.inf).tolist()
+    high = positions.max(axis=0, initial=-np.inf).tolist()
+    return [h - lo for h, lo in zip(high, low, strict=True)]
+
+
+def _boxes(lengths: Sequence[float], cutoff: float) -> float:
+    """Number of boxes of the cutoff's size, with the margin of a hundredth that vesin leaves around atoms."""
+    return 1.01**3 * math.prod(max(one / cutoff, 1.0) for one in lengths)
 
 
 def edge_vectors(

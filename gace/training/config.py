@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from gace.config import Closed
+from gace.engines.named import arguments_in
 from gace.linear.config import LeastSquares
 from gace.training.pretraining.config import Pretraining
 
@@ -273,4 +274,10 @@ class TrainConfig(Closed):
             )
             data = data.model_copy(update={"replay": replay})
         potential = self.potential.model_copy(update={"start_from": absolute(self.potential.start_from)})
-        return self.model_copy(update={"data": data, "potential": potential})
+        pretraining = self.pretraining
+        if pretraining is not None:
+            teacher = pretraining.teacher
+            arguments = arguments_in(teacher.calculator, teacher.kwargs, folder)
+            teacher = teacher.model_copy(update={"kwargs": arguments})
+            pretraining = pretraining.model_copy(update={"teacher": teacher})
+        return self.model_copy(update={"data": data, "potential": potential, "pretraining": pretraining})

@@ -67,10 +67,11 @@ def split(structures: Sequence[Atoms], validation: float | int, seed: int) -> Sp
         InputError: nothing would be left to train on.
     """
     ordered = canonical(structures)
-    count = validation
     if isinstance(validation, float):
         # a share of few structures is one of them, where that leaves any to train on
         count = round(validation * len(ordered)) or int(validation > 0 and len(ordered) > 1)
+    else:
+        count = validation
     if count == 0:
         return Split(ordered, [], [])
     if count >= len(ordered):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def architecture(config: PotentialConfig) -> dict[str, Any]:
     )
     for key in config.overrides:
         if key not in known:
-            raise InputError(f"unknown key 'potential.overrides.{key}'{nearest(key, known)}")
+            raise _unknown(key, known)
     arguments = {"inner_cutoffs": FROM_DATA, **PRESETS[name], **config.overrides}
     inner = arguments.get("inner_cutoffs")
     if not (inner is None or inner == FROM_DATA or isinstance(inner, dict)):
@@ -59,6 +59,12 @@ def architecture(config: PotentialConfig) -> dict[str, Any]:
     if config.cutoff is not None:
         arguments["cutoff"] = config.cutoff
     return arguments
+
+
+def _unknown(key: str, known: Sequence[str]) -> InputError:
+    """An override that is no argument of the model; the cutoff has a place of its own."""
+    hint = "; its place is potential.cutoff" if key == "cutoff" else nearest(key, known)
+    return InputError(f"unknown key 'potential.overrides.{key}'{hint}")
 
 
 def is_linear(config: TrainConfig) -> bool:
@@ -84,7 +90,7 @@ def linear_architecture(config: TrainConfig) -> dict[str, Any]:
     known = sorted(set(LinearACE.__init__.__kwdefaults__ or {}) - {"cutoff"})
     for key in config.potential.overrides:
         if key not in known:
-            raise InputError(f"unknown key 'potential.overrides.{key}'{nearest(key, known)}")
+            raise _unknown(key, known)
     arguments = {**LINEAR_PRESETS[name], **config.potential.overrides}
     if config.potential.cutoff is not None:
         arguments["cutoff"] = config.potential.cutoff

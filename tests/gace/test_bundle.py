@@ -241,3 +241,89 @@ def test_registry_uri_without_a_store_is_explained(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/mlflow.db")
     with pytest.raises(InputError, match="does not exist"):
         load("models:/ethanol@champion")
+
+
+ABSENT = object()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        *((key, ABSENT, f"lacks '{key}'") for key in module.KEYS),
+        ("n_members", 2, "'n_members' is 2, but 'member_architecture' describes 3"),
+        ("n_members", 0, "'n_members' is 0"),
+        ("n_members", True, "'n_members' cannot be true"),
+        ("n_members", "3", "'n_members' cannot be \"3\""),
+        ("member_architecture", [1, 2, 3], "'member_architecture' must hold one object per member"),
+        (
+            "isolated_atom_energies",
+            {"H": None, "C": 1.0, "O": 2.0},
+            "'isolated_atom_energies'.* of H is null",
+        ),
+        (
+            "isolated_atom_energies",
+            {"H": 0.0, "C": "x", "O": 2.0},
+            "'isolated_atom_energies'.* of C is \"x\"",
+        ),
+        ("isolated_atom_energies", {"H": 0.0, "C": float("nan"), "O": 2.0}, "of C is NaN"),
+        ("isolated_atom_energies", {"H": 0.0}, "no isolated-atom energy for C, O"),
+        ("elements", ["H", "C", "Zz"], "'elements' names an unknown element \"Zz\""),
+        ("elements", ["H", "C", 8], "'elements' names an unknown element 8"),
+        ("cutoff", 4.0, "the cutoff of member 0 must be those of the bundle: 3.5 is not 4.0"),
+        ("metadata", None, "'metadata' cannot be null"),
+        ("member_weights", [1.0, 2.0], "weights of 3 members"),
+        ("member_weights", "abc", "could not convert"),
+    ],
+)
+def test_what_is_incomplete_or_written_by_hand_is_named(bundle, key, value, said):
+    config = json.loads((bundle / "config.json").read_text())
+    config = {**config, key: value}
+    if value is ABSENT:
+        del config[key]
+    rewrite(bundle, "config.json", json.dumps(config).encode())
+    with pytest.raises(BundleError, match=rf"config\.json.*{said}"):
+        load(bundle, device="cpu")
+
+
+def test_units_are_for_readers_only(bundle):
+    config = json.loads((bundle / "config.json").read_text())
+    del config["units"]
+    rewrite(bundle, "config.json", json.dumps(config).encode())
+    assert len(load(bundle, device="cpu").members) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"elements": ["H", "C", "Zz"]}, "the elements of member 0"),
+        ({"elements": ABSENT}, "architecture of member 0 lacks 'elements'"),
+        ({"cutoff": ABSENT}, "architecture of member 0 lacks 'cutoff'"),
+        ({"n_radial": 0}, "member 0 does not fit its architecture"),
+        ({"l_max": "x"}, "member 0 does not fit its architecture"),
+    ],
+)
+def test_an_architecture_written_by_hand_is_named(bundle, changes, said):
+    config = json.loads((bundle / "config.json").read_text())
+    architecture = {**config["architecture"], **changes}
+    kept = {key: value for key, value in architecture.items() if value is not ABSENT}
+    rewrite_config(bundle, architecture=kept)
+    with pytest.raises(BundleError, match=said):
+        load(bundle, device="cpu")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_cut_uncertainty_is_named(bundle, share):
+    """Also where the checksum was made of what was left."""
+    content = (bundle / "uncertainty.npz").read_bytes()
+    rewrite(bundle, "uncertainty.npz", content[: int(share * len(content))])
+    with pytest.raises(BundleError, match=r"uncertainty\.npz is not readable"):
+        load(bundle, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "config",
+    sorted((Path(__file__).parents[2] / "benchmarks/potentials").glob("**/config.json")),
+    ids=lambda one: one.parent.name,
+)
+def test_kept_potentials_load(config):
+    assert load(config.parent, device="cpu").members

@@ -1,5 +1,8 @@
 """The ASE calculator and its reused neighbour lists."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -8,6 +11,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 
 from gace.engines.verlet import VerletList
 from gace.errors import InputError
+from gace.potential import compiled
 from gace.structures.neighbours import neighbourhood
 
 
@@ -127,3 +131,53 @@ def test_wrapped_atoms_are_found_again(silicon_potential, silicon):
     before = atoms.get_potential_energy()
     atoms.positions[1] += atoms.cell[0]
     assert atoms.get_potential_energy() == pytest.approx(before, abs=1e-9)
+
+
+def test_a_refused_structure_leaves_the_list_as_it_was(single):
+    """Atoms of other species at the same places, refused for want of a cell, then the first ones again."""
+    water = molecule("H2O")
+    refused = Atoms("HOH", water.positions, pbc=True)
+    calculator = single.calculator()
+    expected = calculator.get_potential_energy(water)
+    with pytest.raises(InputError, match="without a cell vector"):
+        calculator.get_potential_energy(refused)
+    assert calculator.get_potential_energy(water) == expected
+
+
+@pytest.mark.parametrize("skin", [-0.1, float("nan"), float("inf")])
+def test_impossible_skins_are_refused(single, skin):
+    with pytest.raises(InputError, match="skin must be a length of 0 Å or more"):
+        single.calculator(skin=skin)
+
+
+@pytest.mark.parametrize("path", ["compiled", "auto"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copy", "pickle"]
+)
+def test_calculators_with_code_can_be_copied(committee, ethanol, monkeypatch, path, copied):
+    """The copy says the same, by code of its own that its members share."""
+    monkeypatch.setattr(compiled, "compiler_available", lambda: True)
+    monkeypatch.setattr(compiled, "CompiledFunction", _Plainly)
+    atoms = attached(ethanol, committee, path=path)
+    energy = atoms.get_potential_energy()
+    other = copied(atoms.calc)
+    codes = [one.func for one in other.potential._evaluators]
+    assert codes[0] is codes[-1] is not atoms.calc.potential._evaluators[0].func
+    assert (codes[0].functions, codes[0].wait) == ({}, path == "compiled")
+    other.reset()
+    assert other.get_potential_energy(ethanol) == pytest.approx(energy, abs=1e-10)
+
+
+class _Plainly:
+    """A function that claims to be compiled, and can no more be copied than one that is."""
+
+    seconds = 0.0
+
+    def __init__(self, function, example) -> None:
+        self.function = function
+
+    def __reduce__(self):
+        raise TypeError("code cannot be copied")
+
+    def __call__(self, *arguments):
+        return self.function(*arguments)

@@ -90,3 +90,10 @@ def test_dynamics_on_the_device(single, name):
         for one, other in zip(*found, strict=True):
             assert np.allclose(one, other, rtol=1e-10, atol=1e-10)
     assert ours.neighbours.searches == theirs.neighbours.searches < 12
+
+
+@pytest.mark.parametrize("skin", [-0.1, float("nan"), float("inf")])
+def test_impossible_skins_are_refused(skin):
+    """As by the other list."""
+    with pytest.raises(InputError, match="skin"):
+        DeviceList(("H",), 4.0, skin, device=torch.device("cpu"), dtype=torch.float64)

@@ -15,12 +15,17 @@ from ase.build import bulk, molecule
 
 import gace
 from gace.cli import main
+from gace.engines.lammps.mliap import Unified
 from gace.errors import BundleError, InputError
+from gace.evaluation import evaluate
 from gace.potential.bundle import save_bundle
+from gace.potential.combination import combine
 from gace.potential.compilation import compiler_available
-from gace.potential.exported import export
+from gace.potential.exported import ExportedPotential, export
 from gace.potential.graph_ace import GraphACE
 from gace.potential.potential import Potential
+from gace.structures.graph import Graph
+from gace.structures.io import set_labels
 from gace.structures.neighbours import build_graph
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +66,56 @@ def structures():
     ethanol = molecule("CH3CH2OH")
     ethanol.rattle(0.1, seed=2)
     return [ethanol, crystal, Atoms("O"), Atoms("CH", [[0, 0, 0], [0.3, 1.0, 0]]), molecule("C6H6")]
+
+
+@pytest.fixture
+def stand_in(potential):
+    """As an exported file, its code done operation by operation."""
+    isolated = torch.tensor([potential.isolated_atom_energies[one] for one in potential.elements])
+
+    def code(species, neighbour, vector):
+        zero = torch.zeros_like(species)
+        # an atom's share of the virial is nobody's concern here: all of it is the first one's
+        found = potential.evaluate_graph(Graph(species, neighbour, vector, zero, vector.new_ones(1)))
+        virial = torch.zeros(len(species), 3, 3, dtype=torch.float64)
+        virial[0] = torch.from_numpy(found.virial[0])
+        return torch.from_numpy(found.energies) - isolated[species], torch.from_numpy(found.forces), virial
+
+    return ExportedPotential(
+        code,
+        {
+            "elements": ELEMENTS,
+            "cutoff": potential.cutoff,
+            "isolated_atom_energies": potential.isolated_atom_energies,
+            "level_of_theory": potential.level_of_theory,
+            "metadata": {},
+            "device": "cpu",
+            "dtype": "float64",
+        },
+    )
+
+
+def test_it_is_evaluated_on_labelled_structures(potential, stand_in):
+    """As gace evaluate does it, whatever there is to evaluate."""
+    atoms = molecule("CH3CH2OH")
+    (found,) = potential.predict([atoms])
+    summary = evaluate(stand_in, [set_labels(atoms, found.energy - 0.1, found.forces)] * 2)
+    assert summary["energy"]["mae"] == pytest.approx(100, abs=1e-6)
+    assert summary["forces"]["mae"] == pytest.approx(0, abs=1e-8)
+    assert stand_in.evaluated_for([atoms] * 1000) is stand_in
+
+
+def test_it_has_no_members_to_be_taken(potential, stand_in, tmp_path):
+    """What goes through the members says so, and does not do without."""
+    for call in (
+        lambda: combine([potential, stand_in]),
+        lambda: combine([stand_in, potential], [1.0, 3.0]),
+        lambda: Unified(stand_in, ["C"]),
+        lambda: save_bundle(stand_in, tmp_path / "bundle"),
+        lambda: export(stand_in, tmp_path / "again.pt2"),
+    ):
+        with pytest.raises(InputError, match=r"an exported file cannot be .*: give its bundle"):
+            call()
 
 
 @pytest.mark.slow

@@ -82,22 +82,6 @@ def test_weights_of_structures_and_labels_count_in_the_fit(alloys):
     assert np.allclose((weighted.target / plain.target) ** 2, factor)
 
 
-def test_a_fit_to_environments_that_are_all_alike_comes_to_an_end(tmp_path):
-    """No invariant varies, so that there is nothing to scale the ridge by."""
-    atoms = bulk("Cu", a=3.61)
-    atoms.calc = EMT()
-    labelled = set_labels(atoms, atoms.get_potential_energy(), atoms.get_forces())
-    write_structures(tmp_path / "one.xyz", [labelled])
-    config = {
-        "data": {"train": str(tmp_path / "one.xyz"), "isolated_atoms": {"Cu": 3.5}},
-        "potential": {"preset": "linear-small", "cutoff": 3.5, "overrides": {"size": 30}},
-    }
-    result = train(config, tmp_path / "run", progress=False)
-    predicted = gace.load(result.bundle).predict([atoms])[0]
-    assert np.abs(predicted.forces).max() < 1e-6  # those of its only crystal
-    assert np.isfinite(predicted.energy)
-
-
 def test_equal_factors_leave_fewer_couplings():
     p, q = Factor(1, 0, 0), Factor(1, 1, 0)
     # (p·p)² is the only invariant of four equal vectors; (p·p)(q·q) and (p·q)² are the two of two pairs

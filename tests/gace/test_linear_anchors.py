@@ -7,15 +7,17 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
+import gace
 from gace.linear.anchors import CLOSEST, LEAST_TOLERANCE, anchors_of
 from gace.linear.config import LeastSquares
 from gace.linear.fit import fit
 from gace.linear.model import LinearACE
 from gace.linear.pair_potential import PairPotential
 from gace.potential.potential import Potential
-from gace.structures.io import Labels, labels_of, set_labels
+from gace.structures.io import Labels, labels_of, set_labels, write_structures
 from gace.structures.neighbours import find_edges
 from gace.training.batches import Packed
+from gace.training.run import train
 from gace.training.statistics import bonding_energies
 
 ISOLATED = {"Cu": 3.5}
@@ -184,3 +186,17 @@ def test_nothing_to_compress_is_no_anchor(crystals):
     assert anchors_of(model, crystals, labels, ISOLATED, LeastSquares(anchors=0)) is None
     alone = [Atoms("Cu")]
     assert anchors_of(model, alone, [Labels(3.5, None, None)], ISOLATED, LeastSquares()) is None
+
+
+def test_a_fit_to_environments_that_are_all_alike_comes_to_an_end(tmp_path):
+    """No invariant varies, so that there is nothing to scale the ridge by."""
+    atoms = bulk("Cu", a=3.61)
+    write_structures(tmp_path / "one.xyz", [labelled(atoms)])
+    config = {
+        "data": {"train": str(tmp_path / "one.xyz"), "isolated_atoms": {"Cu": 3.5}},
+        "potential": {"preset": "linear-small", "cutoff": 3.5, "overrides": {"size": 30}},
+    }
+    result = train(config, tmp_path / "run", progress=False)
+    predicted = gace.load(result.bundle).predict([atoms])[0]
+    assert np.abs(predicted.forces).max() < 1e-6  # those of its only crystal
+    assert np.isfinite(predicted.energy)

@@ -114,3 +114,20 @@ def test_impossible_numbers_are_named(copper, option, value):
 def test_unknown_ensemble_is_named(copper):
     with pytest.raises(InputError, match="no ensemble called 'npt'"):
         run(copper, ensemble="npt")
+
+
+def test_a_runaway_between_two_observations_is_an_ending_too(single):
+    """Forces, then positions become NaN within a stride, which the search for neighbours refuses."""
+    from ase.build import molecule
+
+    class Torn(type(single.calculator())):
+        def calculate(self, *arguments):
+            super().calculate(*arguments)
+            self.results["forces"] *= np.nan if np.abs(self.atoms.positions).max() > 30 else 1e4
+
+    calculator = Torn(single)
+    outcome = molecular_dynamics(molecule("H2O"), calculator, steps=60, timestep=1.0, every=60)
+    assert outcome.status == "diverged"
+    assert outcome.steps < 60
+    with pytest.raises(InputError, match="no parameters for element"):
+        molecular_dynamics(molecule("HCl"), calculator, steps=1)

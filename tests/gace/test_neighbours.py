@@ -7,6 +7,8 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gace.errors import InputError
 from gace.structures.neighbours import build_graph, collate, complete_cell, find_edges, neighbourhood
@@ -157,3 +159,45 @@ def test_single_precision_graph(ethanol):
     graph = collate([neighbourhood(ethanol, ["H", "C", "O"], CUTOFF)], CUTOFF, torch.float32)
     assert graph.edge_vector.dtype == torch.float32
     assert graph.species.dtype == torch.int64
+
+
+@given(
+    st.lists(st.tuples(*[st.sampled_from([0.0, 1e3, -1e3, 1e6, 1e12])] * 3), min_size=1, max_size=3),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_atoms_far_apart(places, seed):
+    """Clusters in a plane, a line or space far larger than the cutoff: vesin alone would end the process."""
+    rng = np.random.default_rng(seed)
+    positions = np.concatenate([np.array(place) + rng.uniform(-2, 2, (3, 3)) for place in places])
+    atoms = Atoms(f"H{len(positions)}", positions=positions)
+    assert as_list(find_edges(atoms, CUTOFF)) == brute_force(atoms, CUTOFF)
+
+
+@pytest.mark.parametrize("flat", [0, 1, 2])
+@pytest.mark.parametrize("pbc", list(itertools.product([False, True], repeat=3)))
+def test_large_flat_cells(pbc, flat):
+    """As wide as a sheet of millions of atoms, periodic or not."""
+    lengths = np.full(3, 1200.0)
+    lengths[flat] = 4.0
+    near = np.random.default_rng(0).uniform(0, 1, (3, 3)) * 4.0
+    atoms = Atoms("H7", positions=[*near, *(near + lengths), lengths / 2], cell=lengths, pbc=pbc)
+    # no pair spans more than one cell; counted over images, all positions would be millions
+    shifts = np.array(list(itertools.product(*([-2, -1, 0, 1, 2] if one else [0] for one in pbc))))
+    vectors = atoms.positions - atoms.positions[:, None]
+    distances = np.linalg.norm(vectors[:, :, None] + shifts * lengths, axis=3)
+    expected = [
+        (i, j, *shifts[s].tolist())
+        for i, j, s in np.argwhere(distances < CUTOFF).tolist()
+        if i != j or shifts[s].any()
+    ]
+    assert as_list(find_edges(atoms, CUTOFF)) == sorted(expected)
+
+
+def test_positions_near_the_largest_float():
+    atoms = Atoms("HH", positions=[[-1.5e308, 0, 0], [1.5e308, 0, 0]])
+    assert as_list(find_edges(atoms, CUTOFF)) == []
+
+
+def test_a_structure_without_atoms_has_no_edges():
+    assert as_list(find_edges(Atoms(), CUTOFF)) == []

@@ -274,3 +274,9 @@ def test_a_linear_teacher_that_is_none_is_an_input_error(configure, tmp_path, kw
     with pytest.raises(InputError, match=cause):
         train(configure(pretraining=linear_teacher(**kwargs)), tmp_path / "run", progress=False)
     assert not (tmp_path / "run/pretraining/teacher").exists()
+
+
+def test_bundle_of_a_teacher_is_found_beside_the_file(configure, tmp_path):
+    config = configure(pretraining={"teacher": {"calculator": "gace", "kwargs": {"bundle": "potential"}}})
+    found = parse_config(config, TrainConfig).relative_to(tmp_path)
+    assert found.pretraining.teacher.kwargs == {"bundle": str(tmp_path / "potential")}

@@ -1,12 +1,17 @@
 """Relaxation of atoms and cells."""
 
+import json
+
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
+from gace.cli import main
 from gace.engines import relaxation
 from gace.errors import InputError
+from gace.structures.io import write_structures
 
 
 @pytest.fixture
@@ -65,3 +70,13 @@ def test_cell_of_a_molecule_is_refused():
 def test_impossible_options_are_named(displaced, option, value):
     with pytest.raises(InputError, match=option):
         relaxation(displaced, EMT(), **{option: value})
+
+
+def test_two_atoms_in_one_place_are_said_in_json_too(bundle, tmp_path, capsys):
+    write_structures(tmp_path / "hh.xyz", [Atoms("H2")])
+    with pytest.raises(SystemExit) as stop:
+        main(["relax", str(bundle), str(tmp_path / "hh.xyz"), "--json"])
+    captured = capsys.readouterr()
+    assert stop.value.code == 1
+    assert json.loads(captured.out.splitlines()[-1])["energy"] is None
+    assert "two atoms lie in one place" in captured.err

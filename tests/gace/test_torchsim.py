@@ -111,3 +111,8 @@ def test_single_precision_is_kept(single, ethanol):
 def test_an_unknown_element_is_named(single):
     with pytest.raises(InputError, match="Si"):
         TorchSimModel(single)(state_of([bulk("Si")]))
+
+
+def test_an_impossible_skin_is_refused(single):
+    with pytest.raises(InputError, match="skin"):
+        TorchSimModel(single, skin=-1.0)

@@ -10,6 +10,7 @@ from gace.structures.identity import structure_hash
 from gace.structures.io import read_structures, write_structures
 from gace_platform.candidates.choose import select
 from gace_platform.candidates.config import SelectConfig
+from gace_platform.candidates.judgement import lowest_energies, reference_energies
 from gace_platform.candidates.run import run_selection
 from gace_platform.ledger.canonical import canonical_hash
 
@@ -120,6 +121,36 @@ def test_high_energies_are_refused_within_a_composition(folder):
     assert "water" in ids(result)
 
 
+@pytest.mark.parametrize("largest_force", [300.0, 1.0])
+def test_a_hole_of_the_potential_does_not_make_all_others_too_high(folder, largest_force):
+    structures = [shaken(number) for number in range(6)]
+    for number, atoms in enumerate(structures):
+        atoms.info["teacher_energy"] = -1200.0 if number == 3 else -700.0 + (20.0 if number == 4 else number)
+        atoms.arrays["teacher_forces"] = np.full((9, 3), largest_force if number == 3 else 1.0)
+    result = select(pool_of(folder, structures, energy_max_per_atom=1.0, count=20))
+    refused = {"force_too_large": 1} if largest_force > 50 else {}
+    assert rejected(result) == refused | {"energy_too_high": 1}
+    assert {"s000", "s001", "s002", "s005"} <= set(ids(result))
+
+
+def energies_from(values, labelled=None):
+    structures = [shaken(number) for number in range(len(values))]
+    energies = 9 * np.array(values)  # nine atoms each
+    (reference,) = reference_energies(structures, energies, labelled or {}, 1.0).values()
+    return reference
+
+
+def test_energies_are_measured_from_the_lowest_that_has_a_witness():
+    name = next(iter(lowest_energies([shaken(0)], np.zeros(1))))
+    assert energies_from([0.0, 0.9, 5.0]) == 0.0
+    assert energies_from([-9.0, -7.0, 0.0, 0.9]) == 0.0
+    # nobody tells which of two is wrong
+    assert energies_from([-9.0, 0.0]) == -9.0
+    # a label does, and needs no witness
+    assert energies_from([-9.0, 0.0], {name: 0.5}) == 0.0
+    assert energies_from([2.0, 2.1], {name: 0.5}) == 0.5
+
+
 def test_gamma_beyond_the_limit_is_refused_but_not_for_a_new_element(folder):
     structures = [shaken(number) for number in range(3)]
     for atoms, gamma in zip(structures, (1.0, 30.0, np.inf), strict=True):
@@ -189,6 +220,13 @@ def test_a_pool_with_nothing_physical_is_an_empty_result(folder, tmp_path):
 def test_a_small_pool_gives_fewer_than_asked(folder):
     result = select(pool_of(folder, [shaken(0), shaken(1), shaken(2)]))
     assert sorted(ids(result)) == ["s000", "s001", "s002"]
+
+
+@pytest.mark.parametrize("strategy", ["fps", "random"])
+def test_whoever_is_not_picked_has_a_class_with_each_strategy(folder, strategy):
+    result = select(config_of(folder, strategy=strategy))
+    assert sum(rejected(result).values()) + len(result.picks) == 60
+    assert rejected(result)["not_chosen"] > 0
 
 
 def test_everything_in_the_pool_is_accounted_for(folder):

@@ -6,11 +6,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gace.errors import ClusterError, InputError
 from gace_platform.cluster import Address, Job, Local, LocalGpu, connect, run_jobs, start_local
+from gace_platform.cluster.jobs import _outcome, refuse_losses
 
 pytestmark = pytest.mark.dask
 
@@ -160,6 +162,21 @@ def test_a_killed_worker_does_not_lose_its_job(tmp_path, campaign_cluster):
     outcomes = run_jobs(by_file(campaign_cluster), [job(tmp_path, "survivor", SLEEP_ONCE)])
     killer.join()
     assert outcomes["survivor"].status == "completed"
+
+
+def test_a_job_whose_workers_all_died_is_lost_and_one_that_broke_is_not():
+    from distributed import KilledWorker
+
+    def ended_by(error):
+        return _outcome(SimpleNamespace(status="error", exception=lambda: error))
+
+    worker = SimpleNamespace(address="tcp://127.0.0.1:1")
+    killed, broken = ended_by(KilledWorker("task", worker, 3)), ended_by(OSError("disk full"))
+    assert (killed.status, killed.lost) == ("failed", True)
+    assert (broken.status, broken.lost) == ("failed", False)
+    with pytest.raises(ClusterError, match="walk w0"):
+        refuse_losses({"walk w0": killed, "walk w1": broken})
+    refuse_losses({"walk w1": broken})
 
 
 def test_a_second_run_of_a_killed_command_gets_its_own_task(tmp_path, campaign_cluster):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -11,11 +12,11 @@ import yaml
 
 import gace
 from gace.cli import main
-from gace.errors import InputError
+from gace.errors import ClusterError, InputError
 from gace.structures.io import read_structures, write_structures
 from gace_platform.cluster import Local
 from gace_platform.committee.config import CommitteeConfig, CommitteeSection
-from gace_platform.committee.members import plan_members
+from gace_platform.committee.members import Member, plan_members
 from gace_platform.committee.train import CommitteeError, train_committee
 
 pytestmark = pytest.mark.dask
@@ -120,6 +121,26 @@ def test_a_member_that_cannot_be_trained_is_left_out(tmp_path, copper_committee_
     assert [entry["status"] for entry in summary["members"]] == ["failed", "trained"]
     assert "run" in summary["members"][0]["reason"]
     assert len(gace.load(tmp_path / "out" / "potential").members) == 1
+
+
+def test_a_member_that_is_only_killed_is_not_left_out(tmp_path, copper_committee_config, monkeypatch):
+    config = changed(
+        copper_committee_config,
+        scratch=tmp_path / "scratch",
+        committee={"members": 2, "min_members": 1},
+        training={"max_epochs": 1},
+    )
+    make_job = Member.job
+
+    def killed_first(member, name, gpu):
+        job = make_job(member, name, gpu)
+        suicide = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+        return job if member.number else dataclasses.replace(job, command=suicide)
+
+    monkeypatch.setattr(Member, "job", killed_first)
+    with pytest.raises(ClusterError, match="member 0"):
+        train_committee(config, tmp_path / "out")
+    assert not (tmp_path / "out" / "potential").exists()
 
 
 def test_too_few_members_are_an_error(tmp_path, copper_committee_config):

@@ -5,9 +5,9 @@ import pytest
 import yaml
 
 from gace.cli import main
-from gace.errors import ExplorationError, InputError
+from gace.errors import ClusterError, ExplorationError, InputError
 from gace.structures.io import read_structures, write_structures
-from gace_platform.cluster import Local
+from gace_platform.cluster import Local, supervise
 from gace_platform.exploration.config import ExploreConfig, Ramp, Teacher
 from gace_platform.exploration.explore import explore, plan
 
@@ -98,6 +98,44 @@ def test_one_group_that_fails_does_not_stop_the_others(tmp_path, starts):
     summary = explore(settings, tmp_path / "out")
     assert summary["endings"] == {"completed": 2, "failed": 1}
     assert summary["n_candidates"] == 8
+
+
+MORTAL = """
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from ase.calculators.emt import EMT
+
+
+def mortal():
+    log = Path(os.environ["DEATHS"])
+    deaths = len(log.read_text()) if log.exists() else 0
+    walks = any(argument.startswith("gace_platform.exploration.walker") for argument in sys.orig_argv)
+    second = walks and json.loads(Path("spec.json").read_text())["walkers"][0]["number"] == 1
+    if second and deaths < 2:
+        log.write_text("x" * (deaths + 1))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return EMT()
+"""
+
+
+def test_a_walker_that_is_killed_twice_is_not_left_out(tmp_path, starts, monkeypatch):
+    (tmp_path / "mortal_teacher.py").write_text(MORTAL)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("DEATHS", str(tmp_path / "deaths"))
+    monkeypatch.setattr(supervise, "KILLS_BORNE", 2)
+    settings = config(starts, walkers=2, together=1, teacher=Teacher(calculator="mortal_teacher:mortal"))
+    with pytest.raises(ClusterError, match="w1"):
+        explore(settings, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "candidates.xyz").exists()
+    assert explore(settings, tmp_path / "killed")["walked_before"] == 1
+    explore(settings, tmp_path / "peace")
+    both = [(tmp_path / out / "candidates.xyz").read_bytes() for out in ("killed", "peace")]
+    assert both[0] == both[1]
 
 
 def test_nothing_found_is_an_error_with_the_walkers_endings(tmp_path, starts):

@@ -54,6 +54,13 @@ class Moody(LennardJones):
                     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Late(LennardJones):
+    def calculate(self, *arguments, **keys):
+        from gace.errors import InputError
+
+        raise InputError("wrong for all")
+
+
 def refuses(**kwargs):
     raise ValueError("no such argument")
 '''
@@ -188,6 +195,11 @@ def write_config(tmp_path: Path, text: str) -> Path:
     return path
 
 
+THROUGH_AIIDA = [
+    "{engine: quantum-espresso, pseudopotentials: {Si: Si.UPF}, cutoff_wfc: 16}",
+    "{engine: cp2k}",
+    "{engine: vasp, version: 6.4.2, potentials: {Si: Si}, encut: 300}",
+]
 LENNARD_JONES = "reference: {engine: teacher, calculator: lj}\nstructures: pool.xyz\nstore: store\n"
 
 
@@ -262,6 +274,29 @@ def test_wrong_input_is_one_line_and_nothing_is_computed(tmp_path, moody, text, 
     assert message in str(result.exception)
     assert "\n" not in str(result.exception)
     assert not list(tmp_path.glob("store/records/*/*"))
+
+
+@pytest.mark.parametrize("name", ["run", "isolated"])
+@pytest.mark.parametrize("reference", THROUGH_AIIDA)
+def test_a_program_that_aiida_runs_is_refused_before_anything(tmp_path, name, reference):
+    write_structures(tmp_path / "pool.xyz", [bulk("Si")])
+    text = f"reference: {reference}\nstructures: pool.xyz\nstore: store\n"
+    result = CliRunner().invoke(
+        command, [name, str(write_config(tmp_path, text)), "--out", str(tmp_path / "out")]
+    )
+    assert isinstance(result.exception, InputError)
+    assert "gace campaign run" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_the_engine_refuses_when_it_runs_is_no_failure_of_the_structure(tmp_path, moody):
+    config = config_of(tmp_path, moody.replace("Moody", "Late"))
+    for _ in range(2):
+        with pytest.raises(InputError, match="wrong for all"):
+            verdicts_of(tmp_path, [2], config)
+    store = LabelStore(config.store)
+    assert store.keys() == store.lost() == []
 
 
 def test_an_unwritable_folder_is_an_input_error(tmp_path):

@@ -12,6 +12,9 @@ from click.testing import CliRunner
 from gace.errors import InputError
 from gace.structures.io import read_structures, set_labels, write_structures
 from gace_platform.labelling.command import command
+from gace_platform.labelling.config import load_label_config
+from gace_platform.labelling.engines.base import make_engine
+from gace_platform.labelling.verdicts import make_request
 from gace_platform.ledger import LabelStore
 
 
@@ -53,6 +56,27 @@ def test_retried_ones_are_computed_again_and_that_is_not_paying_twice(batch):
     assert (summary["accepted"], summary["computed"]) == (2, 2)
     assert LabelStore(store).paid_twice() == 0
     assert len(list((store / "retired").iterdir())) == 2
+
+
+def test_what_was_killed_too_often_may_be_tried_again(tmp_path):
+    write_structures(tmp_path / "pool.xyz", [chain(3)])
+    config = tmp_path / "labels.yaml"
+    reference = {"engine": "teacher", "calculator": "lj"}
+    content = {"reference": reference, "structures": "pool.xyz", "store": "store", "max_losses": 3}
+    config.write_text(yaml.safe_dump(content))
+    engine = make_engine(load_label_config(config).reference)
+    key = make_request(0, chain(3), engine, engine.settings()).key
+    store = LabelStore(tmp_path / "store")
+    for number in range(3):  # what kills of the whole command leave behind
+        store.journal.append("started", key, run=f"host:{number}")
+    _, summary = invoke("run", config, "--out", tmp_path / "out", "--json")
+    assert (summary["accepted"], summary["quarantined"]) == (0, 1)
+    _, summary = invoke("retry", tmp_path / "store", "--class", "killed", "--json")
+    assert summary["retired"] == [key]
+    _, summary = invoke("run", config, "--out", tmp_path / "out", "--json")
+    assert (summary["accepted"], summary["quarantined"]) == (1, 0)
+    # the bill keeps them
+    assert [loss["retired"] for loss in store.lost()] == [True] * 3
 
 
 def test_an_accepted_label_is_not_retried(batch):

@@ -165,6 +165,28 @@ def test_a_run_that_was_started_and_never_ended_is_lost_with_its_price(tmp_path)
     assert [(loss["key"], loss["core_seconds"]) for loss in store.lost()] == [("ab-1", 3.25)]
 
 
+def test_only_losses_since_a_key_was_set_aside_count_against_it(tmp_path):
+    store = LabelStore(tmp_path)
+    record = make_record("ab-1")
+    store.journal.append("started", "ab-1", run="before")
+    store.journal.append("started", "ab-2", run="of another")
+    store.put(record)
+    store.retire("ab-1")
+    store.journal.append("started", "ab-1", run="after")
+    assert {loss["run"]: loss["retired"] for loss in store.lost()} == {
+        "before": True,
+        "of another": False,
+        "after": False,
+    }
+
+
+def test_a_run_that_was_refused_is_not_lost(tmp_path):
+    store = LabelStore(tmp_path)
+    store.journal.append("started", "ab-1", run="host:1:2")
+    store.journal.append("refused", "ab-1", run="host:1:2")
+    assert store.lost() == []
+
+
 def test_a_run_under_way_is_not_lost(tmp_path):
     store = LabelStore(tmp_path)
     store.journal.append("started", "ab-1", run="host:1:2")

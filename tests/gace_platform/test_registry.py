@@ -98,6 +98,22 @@ def test_same_bundle_from_another_node_is_another_version(store, name, make_bund
     assert versions == ["1", "2"]
 
 
+def test_in_a_campaign_the_same_bundle_from_another_node_is_the_same_version(store, name, make_bundle):
+    bundle = make_bundle()
+    for uuid in ("a", "b", "c", "b"):
+        config = RegisterConfig(
+            name=name, generation=1, bundle=bundle, known_by="generation",
+            aiida_uuid=uuid, nodes={"workflow": f"w-{uuid}", "dataset": "d"},
+        )  # fmt: skip
+        assert register_generation(store, config).version == "1"
+    tags = get_version(store.client(), name, "1").tags
+    assert (tags["aiida_uuid"], tags["also.aiida_uuid"]) == ("a", "b, c")
+    assert (tags["node.workflow"], tags["also.node.workflow"]) == ("w-a", "w-b, w-c")
+    assert "also.node.dataset" not in tags
+    later = config.model_copy(update={"generation": 2})
+    assert register_generation(store, later).version == "2"
+
+
 def test_run_of_a_generation_holds_one_child_per_member(store, name, make_bundle, committee):
     config = RegisterConfig(
         name=name, generation=2, bundle=make_bundle(), committee=committee, n_labels=24,

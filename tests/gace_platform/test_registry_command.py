@@ -79,6 +79,26 @@ def test_whole_life_of_a_version(run, config, tmp_path):
     assert err.count("\n") == 1
 
 
+def test_a_loop_begun_anew_gets_its_verdicts_back(run, config, make_bundle, tmp_path):
+    """Generation 1 must not sit the exam again, against the champion of generation 2."""
+    bundles = {1: make_bundle(1), 2: make_bundle(0)}
+    answers = []
+    for loop in (1, 2):
+        for generation, bundle in bundles.items():
+            values = {
+                "generation": generation, "bundle": bundle, "known_by": "generation",
+                "aiida_uuid": f"u-{loop}-{generation}", "exam.criteria.drift_steps": 0,
+                "exam.criteria.strains": [], "exam.criteria.max_forces_mae": "null",
+            }  # fmt: skip
+            sets = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+            out = run("models", "register", config, "--out", tmp_path / "out", "--json", *sets)[1]
+            answers.append(last_json(out))
+    told = [[one[key] for key in ("version", "exam", "promoted", "champion", "created")] for one in answers]
+    assert told[:2] == [["1", "passed", True, "1", True], ["2", "passed", True, "2", True]]
+    assert told[2:] == [["1", "passed", True, "2", False], ["2", "passed", True, "2", False]]
+    assert answers[2]["exam_result"] == answers[0]["exam_result"]
+
+
 def test_failed_exam_is_a_result(run, config, tmp_path):
     code, out, _ = run(
         "models", "register", config, "--out", tmp_path / "out", "--json",

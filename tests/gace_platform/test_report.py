@@ -179,6 +179,16 @@ def test_page_says_what_was_paid_and_why(record, tmp_path):
         assert words in text
 
 
+def test_price_of_a_label_found_in_the_store_is_shown(record, tmp_path):
+    label = record.labels[0].model_copy(update={"core_seconds": 321.5, "reused": True, "attempts": 1})
+    text = visible(
+        render(record.model_copy(update={"labels": [label]}), tmp_path / "report.html").read_text()
+    )
+    price = re.search(r'data-value="321\.5">(.*?)</td>', text).group(1)
+    assert re.sub(r"<.*?>", "", price) == "322 found in the store"
+    assert "2 failed, 1 quarantined, 3 found in the store" in text
+
+
 def test_page_loads_nothing(record, tmp_path):
     html = render(record, tmp_path / "report.html").read_text()
     assert not re.search(

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import threading
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gace_platform.cluster.supervise import LAUNCHER, run_supervised
+from gace_platform.cluster.supervise import KILLS_BORNE, LAUNCHER, run_supervised
 
 
 def supervise(tmp_path, program, **options):
@@ -48,6 +49,45 @@ def test_a_second_attempt_may_succeed(tmp_path):
     program = "import pathlib, sys; p = pathlib.Path('once'); new = not p.exists(); p.touch(); sys.exit(new)"
     ended = supervise(tmp_path, program, retries=1)
     assert (ended.status, ended.attempts) == ("completed", 2)
+
+
+def dying(number, times):
+    """A program that dies by a signal so many times, and then succeeds."""
+    return (
+        "import os, pathlib\n"
+        "log = pathlib.Path('deaths'); deaths = len(log.read_text()) if log.exists() else 0\n"
+        f"if deaths < {times}:\n"
+        f"    log.write_text('x' * (deaths + 1)); os.kill(os.getpid(), {int(number)})"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_kills_are_not_failures(tmp_path, number):
+    ended = supervise(tmp_path, dying(number, 3), retries=0)
+    assert (ended.status, ended.attempts, ended.lost) == ("completed", 4, False)
+
+
+def test_what_is_killed_again_and_again_is_lost_at_last(tmp_path):
+    ended = supervise(tmp_path, dying(signal.SIGKILL, 100), retries=0)
+    assert (ended.status, ended.exit_code, ended.lost) == ("failed", -signal.SIGKILL, True)
+    assert ended.attempts == KILLS_BORNE
+
+
+def test_a_crash_is_a_failure_of_the_programs_own(tmp_path):
+    ended = supervise(tmp_path, dying(signal.SIGSEGV, 100), retries=1)
+    assert (ended.status, ended.attempts, ended.lost) == ("failed", 2, False)
+
+
+def test_a_training_that_saved_its_state_when_asked_to_end_was_killed_too(tmp_path):
+    # gace ends so: SIGTERM becomes a KeyboardInterrupt, and that a word and exit code 1
+    program = (
+        "import gace.cli, pathlib\n"
+        "def invoke(context):\n"
+        "    if not pathlib.Path('once').exists():\n"
+        "        pathlib.Path('once').touch(); raise KeyboardInterrupt('state saved')\n"
+        "gace.cli.gace.invoke = invoke; gace.cli.main(['doctor'])"
+    )
+    assert supervise(tmp_path, program, retries=0).status == "completed"
 
 
 def test_wrong_input_is_not_retried(tmp_path):

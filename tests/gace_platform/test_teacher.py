@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import yaml
 from ase import Atoms
 from ase.build import bulk, molecule
 
@@ -10,7 +11,7 @@ from gace.engines.named import make_calculator
 from gace.errors import InputError
 from gace.potential.bundle import save_bundle
 from gace.potential.graph_ace import GraphACE
-from gace_platform.labelling.config import TeacherReference
+from gace_platform.labelling.config import TeacherReference, load_label_config
 from gace_platform.labelling.engines.base import Failure, make_engine
 from gace_platform.labelling.engines.teacher import TeacherEngine
 
@@ -144,3 +145,30 @@ def test_a_bundle_that_is_absent_is_an_error_that_names_it(tmp_path):
 def test_a_teacher_without_its_bundle_is_told_what_it_needs():
     with pytest.raises(InputError, match="need a bundle"):
         teacher("gace").settings()
+
+
+def test_paths_of_a_teacher_count_from_the_files_folder(tmp_path, monkeypatch):
+    content = {
+        "reference": {
+            "engine": "teacher",
+            "calculator": "gace",
+            "kwargs": {"bundle": "potential"},
+            "faults": {"scratch": "lost"},
+        },
+        "store": "labels",
+    }
+    (tmp_path / "labels.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir("/")
+    found = load_label_config(tmp_path / "labels.yaml").reference
+    assert found.kwargs["bundle"] == str(tmp_path / "potential")
+    assert found.faults.scratch == tmp_path / "lost"
+
+
+def test_a_version_does_not_make_the_bundles_folder_part_of_the_key(tmp_path):
+    model = GraphACE.from_preset("1L-small", elements=["Si"], channels=4, cutoff=3.0, seed=0)
+    keys = []
+    for name in ("here", "there"):
+        save_bundle(gace.Potential([model], isolated_atom_energies={"Si": -1.0}), tmp_path / name)
+        keys.append(teacher("gace", version="2", kwargs={"bundle": str(tmp_path / name)}).settings())
+    assert keys[0] == keys[1]
+    assert keys[0]["code_version"].startswith("2 ")

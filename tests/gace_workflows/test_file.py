@@ -53,6 +53,16 @@ def test_geometry_is_found_beside_the_file(file, tmp_path):
     assert load_campaign(file()).system.files == [tmp_path / "copper.xyz"]
 
 
+def test_bundle_of_a_teacher_is_found_beside_the_file(file, tmp_path, monkeypatch):
+    teacher = {"calculator": "gace", "kwargs": {"bundle": "potential"}}
+    path = file(reference={"engine": "teacher", **teacher}, initial={"labels": 5, "teacher": teacher})
+    monkeypatch.chdir("/")
+    campaign = load_campaign(path)
+    assert campaign.reference.kwargs["bundle"] == str(tmp_path / "potential")
+    assert campaign.initial.teacher.kwargs["bundle"] == str(tmp_path / "potential")
+    assert parse_campaign(dump_campaign(campaign)) == campaign
+
+
 def test_override_from_the_command_line(file):
     assert load_campaign(file(), ("budget.labels=20",)).budget.labels == 20
 

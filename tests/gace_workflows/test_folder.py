@@ -1,5 +1,9 @@
 """The campaign's folder: layout, frozen inputs, one keeper at a time."""
 
+import resource
+import subprocess
+import sys
+
 import pytest
 
 from gace.errors import InputError
@@ -63,3 +67,18 @@ def test_damaged_state_counts_as_none(prepared):
     folder, _ = prepared
     (folder.path / "state.json").write_text("{half")
     assert folder.read_state() == {}
+
+
+def test_resuming_on_a_full_disk_ends_with_one_line(prepared):
+    folder, _ = prepared
+    # the limit on the size of a file stands for the space that is left
+    done = subprocess.run(
+        [sys.executable, "-m", "gace.cli", "campaign", "resume", str(folder.path)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot write")
+    assert f"gace campaign resume {folder.path} goes on" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -87,3 +87,19 @@ def test_stop_rule(campaign, target, history, batches, budget, condition):
 def test_stop_rule_says_what_is_missing(campaign):
     found = recipes.stop_verdict(campaign(stop={"force_mae": 50.0}), [exam(80.0)], 2, 10)
     assert "80.0 meV/Å, 50 are asked for" in found["detail"]
+
+
+def test_a_registration_is_known_by_its_generation_since_a_new_loop_has_new_jobs(campaign):
+    nodes = {"workflow": "w", "committee": "c"}
+    config = recipes.registration(campaign(), PLACES, 2, 8, nodes, {})
+    assert (config["aiida_uuid"], config["known_by"], config["generation"]) == ("c", "generation", 2)
+
+
+def test_a_version_found_again_counts_as_the_champion_it_was(campaign):
+    found = {"version": "1", "exam": "passed", "promoted": True, "champion": "2"}
+    result = {"errors": {"forces_mae": {"value": 90.0}}}
+    entry = recipes.exam_result({**found, "exam_result": result}, 1, 8)
+    stop = recipes.stop_verdict(campaign(stop={"force_mae": 100.0}), [entry], 1, 10)
+    assert stop["condition"] == "force error"
+    assert not recipes.became_champion(found)
+    assert "now champion" not in recipes.exam_line(found, 1)

@@ -170,6 +170,8 @@ def registration(
         "generation": generation,
         "store": places["mlflow"],
         "aiida_uuid": nodes["committee"],
+        # a new loop after a failure finds the training's bundle again, but under a new job
+        "known_by": "generation",
         "nodes": nodes,
         "n_labels": labels,
         "metrics": flat_numbers(summary),
@@ -205,7 +207,8 @@ def exam_result(registration: Config, generation: int, labels: int) -> Config:
         "version": str(registration["version"]),
         "verdict": registration.get("exam"),
         "reason": registration.get("exam_reason"),
-        "champion": became_champion(registration),
+        # a loop begun anew meets a later champion: what counts then is that this version was champion too
+        "champion": bool(registration.get("promoted")) or became_champion(registration),
         "forces_mae": (errors.get("forces_mae") or {}).get("value"),
         "energy_mae": (errors.get("energy_mae") or {}).get("value"),
     }
@@ -216,7 +219,7 @@ def exam_line(registration: Config, generation: int) -> str:
     result = exam_result(registration, generation, 0)
     error = "" if result["forces_mae"] is None else f", force MAE {result['forces_mae']:.1f} meV/Å"
     reason = f" ({result['reason']})" if result["reason"] else ""
-    crown = "; now champion" if result["champion"] else ""
+    crown = "; now champion" if became_champion(registration) else ""
     version, grade = result["version"], result["verdict"]
     return f"generation {generation}: version {version}, exam {grade}{error}{reason}{crown}"
 

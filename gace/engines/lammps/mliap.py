@@ -49,7 +49,8 @@ class Unified:
             lmp: LAMMPS instance whose per-atom property ``d_gamma`` is filled; None: nowhere.
 
         Raises:
-            InputError: an element the potential does not know, or another path.
+            InputError: an element the potential does not know, another path, or a potential that is not of
+                graph ACE models at hand.
         """
         unknown = [one for one in element_types if one not in potential.elements]
         if unknown:
@@ -57,7 +58,7 @@ class Unified:
                 f"no parameters for element {unknown[0]}: "
                 f"this potential knows {', '.join(potential.elements)}"
             )
-        if not all(isinstance(one, GraphACE) for one in potential.members):
+        if not all(isinstance(one, GraphACE) for one in potential.models("served by ML-IAP")):
             raise InputError("ML-IAP is served by graph ACE potentials only, not by linear ones")
         if path not in ("tabulated", "eager"):
             raise InputError(f"no path called '{path}' here{nearest(path, ('tabulated', 'eager'))}")

@@ -59,10 +59,8 @@ def select(config: SelectConfig, progress: Progress = silent) -> Selection:
     pool = drop_unknown_elements(pool, potential, result.rejections)
     pool = drop_collided(pool, config, result.rejections)
     judgement = judge(potential, pool.structures, progress)
-    lowest = lowest_energies(
-        [(pool.structures, judgement.energy), (known, labelled_energies(known, potential))]
-    )
-    physical = drop_unphysical(pool, judgement, lowest, config, result.rejections)
+    labelled = lowest_energies(known, labelled_energies(known, potential))
+    physical = drop_unphysical(pool, judgement, labelled, config, result.rejections)
     pool, judgement = pool.keep(physical), judgement.take(physical)
     result.funnel["physical"] = n_physical = len(pool)
 
@@ -74,7 +72,7 @@ def select(config: SelectConfig, progress: Progress = silent) -> Selection:
     drawn, pool, judgement = pool.take(reserve), pool.take(rest), judgement.take(rest)
     count = config.count - config.n_reserve
     if config.strategy == "random":
-        result.picks += _pick_random(pool, judgement, count, n_physical, config.seed)
+        result.picks += _pick_random(pool, judgement, count, n_physical, config.seed, result.rejections)
     else:
         known = [*known, *drawn.structures]
         picks, funnel = pick_diverse(
@@ -86,9 +84,13 @@ def select(config: SelectConfig, progress: Progress = silent) -> Selection:
     return result
 
 
-def _pick_random(pool: Pool, judgement: Judgement, count: int, n_physical: int, seed: int) -> list[Pick]:
+def _pick_random(
+    pool: Pool, judgement: Judgement, count: int, n_physical: int, seed: int, rejections: Rejections
+) -> list[Pick]:
     """The baseline: any physical candidate is as good as another."""
     order = content_order(seed, "random", pool.hashes)[:count]
+    left_out = ~np.isin(np.arange(len(pool)), order)
+    rejections.add("not_chosen", "the random draw fell on others", pool.names(left_out))
     return [
         Pick.of(pool, judgement, int(row), "random", explain_random(number + 1, len(order), n_physical))
         for number, row in enumerate(order)

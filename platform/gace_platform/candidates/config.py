@@ -38,7 +38,8 @@ class SelectConfig(Closed):
     """Largest γ of a physical structure; null: no limit (the walkers have theirs). An element without
     training data has γ = ∞ for another reason and is not refused by this limit."""
     energy_max_per_atom: PositiveFloat | None = None
-    """Largest energy above the lowest of the same composition, eV/atom."""
+    """Largest energy above the lowest of the same composition, eV/atom; a candidate that lies farther than
+    this below all others is not taken for the lowest."""
     forces_max: PositiveFloat | None = 50.0
     """Largest force on an atom, eV/Å, by the potential (else by the teacher that made the candidate)."""
 

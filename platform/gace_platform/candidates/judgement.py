@@ -92,14 +92,14 @@ def drop_unknown_elements(pool: Pool, potential: Potential | None, rejections: R
 
 
 def drop_unphysical(
-    pool: Pool, judgement: Judgement, lowest: dict[str, float], config: SelectConfig, rejections: Rejections
+    pool: Pool, judgement: Judgement, labelled: dict[str, float], config: SelectConfig, rejections: Rejections
 ) -> NDArray[np.bool_]:
     """Mask ``(n,)`` of candidates within the limits on force, γ and energy.
 
     Args:
         pool: the candidates.
         judgement: what is thought of them.
-        lowest: lowest known energy by composition, eV/atom.
+        labelled: lowest energy of a label by composition, eV/atom.
         config: the limits; one that is null limits nothing.
         rejections: told what falls out.
     """
@@ -118,27 +118,58 @@ def drop_unphysical(
         beyond = (judgement.gamma > config.gamma_max) & np.isfinite(judgement.gamma)
         drop("gamma_too_large", f"γ above {config.gamma_max:g}: too far out to be physical", beyond)
     if config.energy_max_per_atom is not None:
-        above = energy_above(pool, judgement, lowest)
+        # of those within the other limits: a hole of the potential would make all others look too high
+        reference = reference_energies(
+            pool.keep(keep).structures, judgement.take(keep).energy, labelled, config.energy_max_per_atom
+        )
+        above = energy_above(pool, judgement, reference)
         reason = f"more than {config.energy_max_per_atom:g} eV/atom above the lowest of the same composition"
         drop("energy_too_high", reason, above > config.energy_max_per_atom)
     return keep
 
 
-def lowest_energies(groups: Sequence[tuple[Sequence[Atoms], Array]]) -> dict[str, float]:
-    """Lowest energy by composition, eV/atom, over several sets with their total energies (eV)."""
-    lowest: dict[str, float] = {}
-    for structures, energies in groups:
-        for atoms, energy in zip(structures, energies, strict=True):
-            if np.isfinite(energy):
-                name = _composition(atoms)
-                lowest[name] = min(lowest.get(name, np.inf), float(energy) / len(atoms))
-    return lowest
+def reference_energies(
+    structures: Sequence[Atoms], energies: Array, labelled: dict[str, float], limit: float
+) -> dict[str, float]:
+    """The energy by composition, eV/atom, above which others are measured: the lowest with a witness.
+
+    A label needs none. A candidate's is another energy within ``limit`` above it: one that lies alone,
+    farther below all others than they may lie above it, is a hole of the potential rather than a ground
+    state. Where nothing has a witness the lowest counts.
+
+    Args:
+        structures: candidates within all other limits.
+        energies: theirs, eV; NaN where unknown.
+        labelled: lowest energy of a label by composition, eV/atom.
+        limit: eV/atom.
+    """
+    reference = dict(labelled)
+    for name, values in _energies_per_atom(structures, energies).items():
+        labels = [labelled[name]] if name in labelled else []
+        ladder = np.sort([*values, *labels])
+        witnessed = ladder[:-1][np.diff(ladder) <= limit]
+        reference[name] = float(min([*labels, *witnessed], default=ladder[0]))
+    return reference
 
 
-def energy_above(pool: Pool, judgement: Judgement, lowest: dict[str, float]) -> Array:
-    """Energy above the lowest of the same composition, eV/atom ``(n,)``; NaN where unknown."""
+def lowest_energies(structures: Sequence[Atoms], energies: Array) -> dict[str, float]:
+    """Lowest energy by composition, eV/atom, of structures with their total energies (eV)."""
+    return {name: min(values) for name, values in _energies_per_atom(structures, energies).items()}
+
+
+def _energies_per_atom(structures: Sequence[Atoms], energies: Array) -> dict[str, list[float]]:
+    """Finite energies by composition, eV/atom."""
+    found: dict[str, list[float]] = {}
+    for atoms, energy in zip(structures, energies, strict=True):
+        if np.isfinite(energy):
+            found.setdefault(_composition(atoms), []).append(float(energy) / len(atoms))
+    return found
+
+
+def energy_above(pool: Pool, judgement: Judgement, reference: dict[str, float]) -> Array:
+    """Energy above that of reference of the same composition, eV/atom ``(n,)``; NaN where unknown."""
     sizes = np.array([len(atoms) for atoms in pool.structures])
-    base = np.array([lowest.get(_composition(atoms), np.nan) for atoms in pool.structures])
+    base = np.array([reference.get(_composition(atoms), np.nan) for atoms in pool.structures])
     return np.asarray(judgement.energy / sizes - base)
 
 

@@ -40,6 +40,7 @@ class Job:
     log: str
     env: Mapping[str, str] = field(default_factory=dict)
     retries: int = 1
+    """Further attempts after a failure; deaths from outside are counted apart."""
     gpu: bool = False
     """Needs a worker that owns a GPU."""
 
@@ -82,6 +83,25 @@ def run_jobs(
         except ConnectionLostError as lost:
             if not isinstance(config, Address):
                 raise ClusterError(f"the Dask cluster was lost: {lost}") from None
+
+
+def refuse_losses(missing: Mapping[str, Outcome]) -> None:
+    """Refuse to go on without work that is missing only for what others did to it.
+
+    Left out, it would change the result, and the same command run again would give another one.
+
+    Args:
+        missing: how the jobs ended whose work is not there, by a name for people.
+
+    Raises:
+        ClusterError: some of it was lost; the same command goes on from what lies on disk.
+    """
+    lost = [name for name, outcome in missing.items() if outcome.lost]
+    if lost:
+        raise ClusterError(
+            f"killed from outside again and again: {', '.join(lost)}; out of memory? "
+            "the same command goes on from there"
+        )
 
 
 def _run_on(
@@ -151,11 +171,14 @@ def _submit(client: Client, config: AnyProvider, job: Job) -> Future:
 
 
 def _outcome(future: Future) -> Outcome:
-    """The value of an ended future; a task that broke, or whose workers all died, failed."""
+    """The value of an ended future; a task that broke failed, one whose workers all died is lost."""
+    from distributed import KilledWorker
+
     if future.status == "finished":
         return Ended(*future.result())
     error: Any = future.exception()
-    return Ended("failed", None, 0, 0.0, 0.0, f"{type(error).__name__}: {error}")
+    lost = isinstance(error, KilledWorker)
+    return Ended("failed", None, 0, 0.0, 0.0, f"{type(error).__name__}: {error}", lost)
 
 
 def _has_gpus(config: AnyProvider) -> bool:

@@ -21,6 +21,13 @@ from typing import IO, Literal, NamedTuple
 LAUNCHER = Path(__file__).with_name("launch.py")
 NOT_WORTH_A_RETRY = frozenset({2, 126, 127})
 """Exit codes of wrong input and of commands that cannot be started."""
+KILLS = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT})
+"""Exit codes of a death from outside, also for want of memory: it says nothing about the work. What a program
+does to itself (SIGSEGV, SIGFPE, SIGABRT) is a failure like any other, since it may well come again."""
+INTERRUPTED = "interrupted"
+"""Last word of a ``gace`` command that was asked to end and still saved its state; its exit code is 1."""
+KILLS_BORNE = 5
+"""Deaths from outside after which a job is given up: out of memory, it would be killed forever."""
 POLL_SECONDS = 0.1
 LONGEST_PAUSE = 0.5
 GRACE_SECONDS = 5.0
@@ -39,6 +46,8 @@ class Ended(NamedTuple):
     """User and system time of all attempts, children included."""
     error_tail: str
     """Last lines that the last attempt wrote to its log."""
+    lost: bool = False
+    """Not done for what others did to it (kills, closing or dying workers), so another try may succeed."""
 
 
 def run_supervised(
@@ -56,30 +65,43 @@ def run_supervised(
         cwd: Folder to run in; made when absent. One supervisor at a time may hold it.
         log: File that standard output and error are appended to.
         env: Variables added to the worker's own environment.
-        retries: Further attempts after a failure; exit codes 2, 126 and 127 get none.
+        retries: Further attempts after a failure; exit codes 2, 126 and 127 get none. Deaths from outside
+            are no failures, and counted apart: after ``KILLS_BORNE`` of them it is given up as lost.
         cancelled: Asked twice a second or more; default: the state of the Dask task this runs in.
     """
     stop = cancelled if cancelled is not None else task_cancelled()
     Path(cwd).mkdir(parents=True, exist_ok=True)
     start, core_seconds, attempt, code, tail = time.monotonic(), 0.0, 0, None, ""
+    failures = kills = 0
 
-    def ended(status: Literal["completed", "failed", "cancelled"]) -> Ended:
-        return Ended(status, code, attempt, time.monotonic() - start, core_seconds, tail)
+    def ended(status: Literal["completed", "failed", "cancelled"], lost: bool = False) -> Ended:
+        return Ended(status, code, attempt, time.monotonic() - start, core_seconds, tail, lost)
 
     with folder_lock(Path(cwd), stop) as lock:
         if lock is None:
-            return ended("cancelled")
-        while attempt <= retries:
+            return ended("cancelled", lost=True)
+        while failures <= retries:
             attempt += 1
             code, seconds, tail = _attempt(command, cwd, log, {**os.environ, **(env or {})}, lock, stop)
             core_seconds += seconds
             if code == 0:
                 return ended("completed")
             if stop():
-                return ended("cancelled")
+                return ended("cancelled", lost=True)
+            if _was_killed(code, tail):
+                kills += 1
+                if kills >= KILLS_BORNE:
+                    return ended("failed", lost=True)
+                continue
+            failures += 1
             if code in NOT_WORTH_A_RETRY:
                 break
     return ended("failed")
+
+
+def _was_killed(code: int, tail: str) -> bool:
+    """Whether an attempt was ended from outside."""
+    return code in KILLS or (code == 1 and tail.splitlines()[-1:] == [INTERRUPTED])
 
 
 def _attempt(

@@ -15,7 +15,7 @@ from gace.errors import GaceError, InputError, TrainingDivergedError
 from gace.files import read_json, replacing, write_json_atomic
 from gace.structures.identity import dataset_hash
 from gace.training.prepare import Data, check_writable, read_data
-from gace_platform.cluster.jobs import Job, Outcome, run_jobs
+from gace_platform.cluster.jobs import Job, Outcome, refuse_losses, run_jobs
 from gace_platform.committee.bags import Bags, draw_bags
 from gace_platform.committee.config import CommitteeConfig
 from gace_platform.committee.members import Member, joint_job, last_metrics, plan_members
@@ -40,7 +40,8 @@ def train_committee(
         InputError: configuration, data or folder are wrong; found before anything is computed.
         TrainingDivergedError: too many members diverged.
         CommitteeError: too few members could be trained, for other reasons.
-        ClusterError: the cluster was lost and did not come back in time.
+        ClusterError: the cluster was lost and did not come back in time, or members were killed again and
+            again.
     """
     begin = time.monotonic()
     data = read_data(config)
@@ -51,6 +52,7 @@ def train_committee(
         progress(f"warning: {line}")
     before = {member.number for member in members if member.done}
     outcomes = _run(config, members, out, progress)
+    refuse_losses({f"member {one.number}": outcomes[one.number] for one in members if not one.done})
     trained = [member for member in members if member.done]
     if len(trained) < config.committee.needed:
         raise _too_few(members, outcomes, config)
@@ -112,7 +114,9 @@ def _run(
         (whole,) = outcomes.values()
         share = whole._replace(core_seconds=whole.core_seconds / len(waiting))
         return {
-            member.number: share._replace(status="completed", exit_code=0) if member.done else share
+            member.number: share._replace(status="completed", exit_code=0, lost=False)
+            if member.done
+            else share
             for member in waiting
         }
     return {member.number: outcomes[job.name] for member, job in zip(waiting, jobs, strict=True)}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from gace.config import Closed
+from gace.engines.named import arguments_in
 from gace_platform.cluster.config import ClusterConfig, Local, resolve_paths
 
 
@@ -101,6 +102,9 @@ class ExploreConfig(Schedule):
             "start": (folder / self.start).absolute(),
             "cluster": resolve_paths(self.cluster, folder),
         }
+        if self.teacher is not None:
+            arguments = arguments_in(self.teacher.calculator, self.teacher.kwargs, folder)
+            content["teacher"] = self.teacher.model_copy(update={"kwargs": arguments})
         if self.scratch is not None:
             content["scratch"] = (folder / self.scratch).absolute()
         if (

@@ -17,7 +17,7 @@ from gace.errors import ExplorationError, InputError
 from gace.files import read_json, write_json_atomic
 from gace.structures.identity import structure_hash
 from gace.structures.io import read_structures, write_structures
-from gace_platform.cluster.jobs import Job, Outcome, run_jobs
+from gace_platform.cluster.jobs import Job, Outcome, refuse_losses, run_jobs
 from gace_platform.exploration.config import ExploreConfig
 from gace_platform.exploration.drive import check_potential, check_teacher
 from gace_platform.exploration.geometry import shortest_distance
@@ -54,7 +54,8 @@ def explore(
     Raises:
         InputError: start, potential, teacher or cluster are wrong; found before anything runs.
         ExplorationError: no walker left a usable frame.
-        ClusterError: the cluster was lost and did not come back in time.
+        ClusterError: the cluster was lost and did not come back in time, or walkers were killed again and
+            again.
     """
     begin = time.monotonic()
     groups = plan(config, out)
@@ -75,6 +76,7 @@ def explore(
                 progress(line)
 
     outcomes = run_jobs(config.cluster, jobs, tell, poll)
+    refuse_losses({group.name: outcomes[group.name] for group in open_groups if not group.done})
     summary = gather(groups, outcomes, out)
     summary["wall_seconds"] = time.monotonic() - begin
     write_json_atomic(out / "summary.json", summary)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ase import Atoms
 
+from gace.errors import InputError, MissingDependencyError
 from gace_platform.labelling.config import LabelConfig
 from gace_platform.labelling.engines.base import Engine, Failure, Label, make_engine
 from gace_platform.labelling.gate import disproof
@@ -49,7 +50,8 @@ def label_structures(
         One verdict per structure, in the order given.
 
     Raises:
-        InputError: the engine refuses a structure; nothing was computed then.
+        InputError: the engine refuses a structure; nothing was computed then, unless only its first
+            calculation shows that it cannot run.
     """
     engine = make_engine(config.reference)
     store = LabelStore(config.store)
@@ -111,7 +113,7 @@ class Batch:
         self.store = store
         self.process = process
         self.judge = Judge(config.quality, isolated, store)
-        self.losses = Counter(loss["key"] for loss in store.lost())
+        self.losses = Counter(loss["key"] for loss in store.lost() if not loss["retired"])
 
     def label(self, request: Request, wait: bool) -> Verdict | None:
         """The verdict on one structure; None if another process is computing it and we do not wait."""
@@ -124,7 +126,14 @@ class Batch:
             record = self.store.get(request.key)
             if record is not None:
                 return self._reuse(request, record)
-            record = self._compute(request)
+            run = new_run(request.key)
+            try:
+                record = self._compute(request, run)
+            except (InputError, MissingDependencyError) as error:
+                # the run has its end, or it would count as killed
+                self.store.journal.append("refused", request.key, run=run, reason=str(error))
+                self.store.forget_running(run)
+                raise
             verdict = self.judge(request, record, reused=False)
             event = "computed" if verdict.verdict == "accepted" else "quarantined"
             self.store.journal.append(
@@ -137,9 +146,8 @@ class Batch:
         self.store.journal.append("reused", request.key, run=record.run)
         return self.judge(request, record, reused=True)
 
-    def _compute(self, request: Request) -> LabelRecord:
+    def _compute(self, request: Request, run: str) -> LabelRecord:
         """Pay for one structure: attempts in order, each with another remedy, until one converges."""
-        run = new_run(request.key)
         attempts: list[dict[str, Any]] = []
         label: Label | None = None
         reason = ""

@@ -79,7 +79,9 @@ def retry(
     opened = open_store(store)
     chosen = [find_key(opened, key) for key in keys]
     for record in opened.records():
-        last = record.attempts[-1]["failure_class"] if record.attempts else None
+        # killed too often before, it has a reason and no attempt
+        reason_class = record.reason.partition(":")[0]
+        last = record.attempts[-1]["failure_class"] if record.attempts else reason_class
         if record.status == "failed" and (
             everything or (failure_class is not None and last == failure_class)
         ):

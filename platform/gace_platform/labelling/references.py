@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gace.config import Closed
+from gace.engines.named import arguments_in
 
 
 class PySCFReference(Closed):
@@ -234,6 +235,13 @@ Reference = Annotated[
 
 def located(reference: Reference, folder: Path) -> Reference:
     """The same reference with its relative paths counted from ``folder``."""
+    if isinstance(reference, TeacherReference):
+        if reference.faults is not None:
+            scratch = (folder / reference.faults.scratch.expanduser()).resolve()
+            faults = reference.faults.model_copy(update={"scratch": scratch})
+            reference = reference.model_copy(update={"faults": faults})
+        arguments = arguments_in(reference.calculator, reference.kwargs, folder)
+        return reference.model_copy(update={"kwargs": arguments})
     if isinstance(reference, QuantumEspressoReference) and reference.pseudopotential_folder is not None:
         path = (folder / reference.pseudopotential_folder.expanduser()).resolve()
         return reference.model_copy(update={"pseudopotential_folder": path})

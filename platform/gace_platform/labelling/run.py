@@ -13,7 +13,7 @@ from gace.files import write_json_atomic
 from gace.structures.io import read_structures, write_structures
 from gace_platform.labelling.batch import Verdict, label_structures, refuse_early
 from gace_platform.labelling.config import LabelConfig
-from gace_platform.labelling.engines.base import make_engine
+from gace_platform.labelling.engines.base import THROUGH_AIIDA, make_engine
 from gace_platform.labelling.supervisor import EngineProcess
 from gace_platform.ledger.keys import settings_hash
 
@@ -27,9 +27,11 @@ def run_labels(config: LabelConfig, out: Path, progress: Progress | None = None)
     (every structure with key, verdict, reason, price, attempts), and ``isolated_atoms.xyz`` if asked for.
 
     Raises:
-        InputError: a file cannot be read or written, or the engine refuses a structure; nothing was computed.
+        InputError: a file cannot be read or written, AiiDA runs the engine's program, or the engine refuses a
+            structure; nothing was computed.
     """
     began = time.monotonic()
+    _refuse_through_aiida(config)
     if config.structures is None:
         raise InputError("missing key 'structures': a file of structures to label")
     structures = read_structures(config.structures)
@@ -64,7 +66,12 @@ def run_labels(config: LabelConfig, out: Path, progress: Progress | None = None)
 def run_isolated_atoms(
     config: LabelConfig, symbols: Sequence[str], out: Path, progress: Progress | None = None
 ) -> list[Verdict]:
-    """Isolated-atom energies of these elements through the store, written to ``out/isolated_atoms.xyz``."""
+    """Isolated-atom energies of these elements through the store, written to ``out/isolated_atoms.xyz``.
+
+    Raises:
+        InputError: as :func:`run_labels`.
+    """
+    _refuse_through_aiida(config)
     _prepare(out)
     with EngineProcess(config, out / "engine.log") as process:
         return _isolated_atoms(config, symbols, out, process, progress)
@@ -125,6 +132,16 @@ def summarise(verdicts: Sequence[Verdict], atoms_verdicts: Sequence[Verdict]) ->
         "isolated_atoms": len(energies_of(atoms_verdicts)),
         "core_seconds": round(sum(one.record.core_seconds for one in everything if not one.reused), 3),
     }
+
+
+def _refuse_through_aiida(config: LabelConfig) -> None:
+    """Refuse an engine that has no calculation of its own."""
+    name = config.reference.engine
+    if name in THROUGH_AIIDA:
+        raise InputError(
+            f"the engine {name} is run by AiiDA: use it in a campaign (gace campaign run), "
+            "or submit the work chain gace.label"
+        )
 
 
 def _prepare(out: Path) -> None:

@@ -66,9 +66,7 @@ class EngineProcess:
         answer = self._ask(request)
         if isinstance(answer, Failure):
             raise LabelError(f"the engine died while checking the input: {answer}")
-        if "refused" in answer:
-            missing = answer["kind"] == "MissingDependencyError"
-            raise (MissingDependencyError if missing else InputError)(answer["refused"])
+        _raise_refusal(answer)
 
     def run(
         self,
@@ -84,6 +82,10 @@ class EngineProcess:
             attempt: position of the remedy among the engine's.
             note: called about once a second with the CPU seconds spent on this attempt so far.
             patience: factor on the time limit.
+
+        Raises:
+            InputError: the engine refuses, which says nothing about the structure.
+            MissingDependencyError: its program is not installed.
         """
         before = _core_seconds_of(self._start().pid)
         request = {"operation": "run", "structure": structure_to_json(atoms), "attempt": attempt}
@@ -91,6 +93,7 @@ class EngineProcess:
         answer = self._ask(request, limit, lambda spent: note and note(spent - before))
         if isinstance(answer, Failure):
             return Attempt(None, answer, max(self._price_of_the_dead - before, 0.0))
+        _raise_refusal(answer)
         if "failure" in answer:
             stated = answer["failure"]
             failure = Failure(stated["class"], stated["message"], stated["log"])
@@ -178,6 +181,13 @@ class EngineProcess:
         with contextlib.suppress(OSError):
             return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
         return ""
+
+
+def _raise_refusal(answer: dict[str, Any]) -> None:
+    """Raise what the engine refused, if it did."""
+    if "refused" in answer:
+        missing = answer["kind"] == "MissingDependencyError"
+        raise (MissingDependencyError if missing else InputError)(answer["refused"])
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

@@ -2,7 +2,7 @@
 
 Layout of the folder::
 
-    journal.jsonl            events: started, failed, computed, quarantined, reused
+    journal.jsonl            events: started, failed, computed, quarantined, refused, reused, retired
     records/ab/<key>.json    one finished calculation, a label or a failure, written atomically
     running/<key>.json       price so far of a calculation under way
     locks/<key>.lock         held (flock) by the process that computes this key
@@ -212,16 +212,20 @@ class LabelStore:
     def lost(self) -> list[dict[str, Any]]:
         """Calculations that were started and killed: ``key``, ``run``, ``time``, ``core_seconds`` spent.
 
-        The price is the last one noted while it ran, so up to a few seconds too small. Calculations run by
-        AiiDA are not lost by a kill: it finds them again.
+        The price is the last one noted while it ran, so up to a few seconds too small. ``retired`` tells
+        whether the key was set aside since (:meth:`retire`): such a loss stays on the bill, and no longer
+        counts against the structure. Calculations run by AiiDA are not lost by a kill: it finds them again.
         """
         started: dict[str, dict[str, Any]] = {}
         for entry in self.journal:
             run = str(entry.get("run"))
             if entry["event"] == "started" and entry.get("through") is None:
-                started[run] = entry
-            elif entry["event"] in ("computed", "quarantined"):
+                started[run] = {**entry, "run": run, "retired": False}
+            elif entry["event"] in ("computed", "quarantined", "refused"):
                 started.pop(run, None)
+            elif entry["event"] == "retired":
+                for earlier in started.values():
+                    earlier["retired"] |= earlier["key"] == entry["key"]
         losses = []
         for run, entry in started.items():
             record = self.get(entry["key"])
@@ -229,7 +233,8 @@ class LabelStore:
                 continue
             note = self.folder / "running" / f"{_safe(run)}.json"
             spent = json.loads(note.read_text())["core_seconds"] if note.exists() else 0.0
-            losses.append({"key": entry["key"], "run": run, "time": entry["time"], "core_seconds": spent})
+            loss = {name: entry[name] for name in ("key", "run", "time", "retired")}
+            losses.append({**loss, "core_seconds": spent})
         return losses
 
     def _is_computing(self, key: str, record: LabelRecord | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -32,7 +33,9 @@ class RegisterConfig(Closed):
     store: Path | None = None
     """Folder of the MLflow store; ``--store`` goes before it, ``MLFLOW_TRACKING_URI`` stands in for it."""
     aiida_uuid: str = ""
-    """UUID of the AiiDA node this potential comes from; with the checksum it identifies the version."""
+    """UUID of the AiiDA node this potential comes from."""
+    known_by: Literal["node", "generation"] = "node"
+    """What identifies the version besides its content: ``aiida_uuid``, or (in campaigns) ``generation``."""
     nodes: dict[str, str] = Field(default_factory=dict)
     """Further AiiDA UUIDs by role (``dataset``, ``committee``, ``workflow``, …), kept as tags."""
     dataset_hash: str | None = None

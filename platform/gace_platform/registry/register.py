@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MODEL = "potential"
 """Name of the logged model, and of the bundle's folder among its artifacts."""
+ALSO = "also."
+"""Before the name of a tag: nodes that brought the same version again, after the one the tag names."""
 
 
 @dataclass(frozen=True)
@@ -66,38 +68,48 @@ def register_generation(store: Store, config: RegisterConfig) -> Registered:
         BundleError: the bundle is damaged.
     """
     config.check()
-    identity = {"content_hash": bundle_hash(config.bundle), "aiida_uuid": config.aiida_uuid}
+    content_hash = bundle_hash(config.bundle)
+    identity = identity_of(config, content_hash)
     with store.writing():
         client = store.client()
         found = find_version(client, config.name, identity)
         if found is not None:
             _finish_run(client, found)
+            _keep_nodes(client, found, config)
             return _registered(found, created=False)
         experiment = ensure_experiment(store, client, config.name)
         bury_half_made(client, experiment, {"gace.kind": "generation", **identity})
-        parent = _make_run(client, experiment, config, identity)
-        made = _make_version(client, parent, config, identity)
+        parent = _make_run(client, experiment, config, content_hash)
+        made = _make_version(client, parent, config, content_hash)
         client.set_terminated(parent.info.run_id, status="FINISHED")
         return _registered(made, created=True)
 
 
+def identity_of(config: RegisterConfig, content_hash: str) -> dict[str, str]:
+    """Tags by which the version of a bundle is found again.
+
+    A campaign whose loop is begun anew finds its trainings again, so the same bundle comes from another job:
+    there the generation tells what the job cannot.
+    """
+    if config.known_by == "generation":
+        return {"content_hash": content_hash, "generation": str(config.generation)}
+    return {"content_hash": content_hash, "aiida_uuid": config.aiida_uuid}
+
+
 def find_version(client: MlflowClient, name: str, identity: dict[str, str]) -> ModelVersion | None:
-    """The version of model ``name`` that carries all tags of ``identity``, if there is one."""
+    """The version (the oldest) of model ``name`` that carries all tags of ``identity``, if there is one."""
     for version in all_versions(client, name):
         if all(version.tags.get(key, "") == value for key, value in identity.items()):
             return version
     return None
 
 
-def _make_run(client: MlflowClient, experiment: str, config: RegisterConfig, identity: dict[str, str]) -> Run:
+def _make_run(client: MlflowClient, experiment: str, config: RegisterConfig, content_hash: str) -> Run:
     """The parent run of a generation with its parameters, figures, files and members."""
     tags = {
         "mlflow.runName": f"generation {config.generation:02d}",
         "gace.kind": "generation",
-        "generation": str(config.generation),
-        "dataset_hash": _dataset_hash(config),
-        **{f"node.{role}": uuid for role, uuid in config.nodes.items()},
-        **identity,
+        **_tags(config, content_hash),
     }
     parent = client.create_run(experiment, tags=tags)
     run_id = parent.info.run_id
@@ -115,7 +127,7 @@ def _make_run(client: MlflowClient, experiment: str, config: RegisterConfig, ide
 
 
 def _make_version(
-    client: MlflowClient, parent: Run, config: RegisterConfig, identity: dict[str, str]
+    client: MlflowClient, parent: Run, config: RegisterConfig, content_hash: str
 ) -> ModelVersion:
     """Log the bundle as a model on the parent run and register it."""
     mlflow = import_mlflow()
@@ -132,16 +144,36 @@ def _make_version(
                     f"gace=={installed_version('gace')}",
                     f"mlflow=={installed_version('mlflow')}",
                 ],
-                metadata={"content_hash": identity["content_hash"], "generation": config.generation},
+                metadata={"content_hash": content_hash, "generation": config.generation},
             )
-    tags = {
+    with _quiet():
+        return mlflow.register_model(logged.model_uri, config.name, tags=_tags(config, content_hash))
+
+
+def _tags(config: RegisterConfig, content_hash: str) -> dict[str, str]:
+    """What the run and the version of a generation are both marked with."""
+    return {
         "generation": str(config.generation),
         "dataset_hash": _dataset_hash(config),
-        **{f"node.{role}": uuid for role, uuid in config.nodes.items()},
-        **identity,
+        "content_hash": content_hash,
+        **_nodes(config),
     }
-    with _quiet():
-        return mlflow.register_model(logged.model_uri, config.name, tags=tags)
+
+
+def _nodes(config: RegisterConfig) -> dict[str, str]:
+    """UUIDs of AiiDA nodes by tag."""
+    roles = {f"node.{role}": uuid for role, uuid in config.nodes.items()}
+    return {"aiida_uuid": config.aiida_uuid, **roles}
+
+
+def _keep_nodes(client: MlflowClient, version: ModelVersion, config: RegisterConfig) -> None:
+    """Note the nodes that bring a version again beside those that brought it first."""
+    for tag, uuid in _nodes(config).items():
+        first, others = version.tags.get(tag), version.tags.get(ALSO + tag, "")
+        if not uuid or uuid == first or uuid in others.split(", "):
+            continue
+        name, value = (ALSO + tag, f"{others}, {uuid}" if others else uuid) if first else (tag, uuid)
+        client.set_model_version_tag(version.name, str(version.version), name, value)
 
 
 @contextlib.contextmanager
@@ -179,4 +211,4 @@ def _registered(version: ModelVersion, created: bool) -> Registered:
     )
 
 
-__all__ = ["MODEL", "Registered", "find_version", "register_generation"]
+__all__ = ["ALSO", "MODEL", "Registered", "find_version", "identity_of", "register_generation"]

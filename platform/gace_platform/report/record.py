@@ -146,10 +146,10 @@ class LabelRecord(_Part):
     detail: str = ""
     """Why it was quarantined or failed; which remedies were tried."""
     core_seconds: Finite = Field(default=0.0, ge=0)
-    """Price of all attempts, core seconds."""
+    """Price of all attempts, whenever they were made, core seconds."""
     attempts: int = Field(default=1, ge=0)
     reused: bool = False
-    """Found in the store and not paid again."""
+    """Found in the store, so paid for before: by a job that was killed, or in an earlier loop."""
     origin: str = ""
     """``reserve`` for the random reserve, else where the structure came from."""
     ancestor: str = ""
@@ -195,10 +195,13 @@ class Totals(_Part):
     """The bill of the whole campaign."""
 
     labels: int = Field(default=0, ge=0)
-    """Labels paid for (computed, whatever their verdict), reused ones not counted."""
+    """Structures whose calculation was paid for, once and whatever its verdict."""
     labels_failed: int = Field(default=0, ge=0)
+    """Those of them without an energy: no remedy helped."""
     labels_quarantined: int = Field(default=0, ge=0)
+    """Those with an energy that is not trusted."""
     labels_reused: int = Field(default=0, ge=0)
+    """Those that were found in the store, so paid for by a job that was killed, or in an earlier loop."""
     wall_seconds: Finite | None = None
     core_seconds: dict[str, Finite] = Field(default_factory=dict)
     """By step, summed over all generations."""

@@ -16,7 +16,7 @@ from aiida_gace.data.potential import PotentialData
 class RegisterCalculation(GaceCalculation):
     """A new model version with its metrics and AiiDA identifiers; champion if it passes the exam.
 
-    Registering twice is harmless: the registry knows a bundle by its content.
+    Registering twice is harmless: the registry knows a bundle by its content and its generation.
     """
 
     verb = ("models", "register")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 START_SECONDS = 600.0
 """How long ``submit`` waits for the keeper to have submitted the work chain, s."""
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+"""Errors of a disk that is full or broken; nothing is wrong with the campaign."""
 
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 folder_argument = click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
@@ -148,7 +154,8 @@ def report(folder: Path | None, folder_too: Path | None, as_json: bool) -> None:
     chain = find_work_chain()
     if chain is None:
         raise InputError(f"the campaign in {target.path} has not begun: gace campaign resume {target.path}")
-    path = write_report(target, campaign, read_history(chain))
+    with disk_errors(target):
+        path = write_report(target, campaign, read_history(chain, target.labels))
     if as_json:
         print_json({"report": str(path)})
     else:
@@ -188,7 +195,8 @@ def carry_out(target: CampaignFolder, as_json: bool) -> None:
     from gace_workflows.campaign.keeper import keep
 
     try:
-        summary = keep(target, lambda line: click.echo(line, err=True))
+        with disk_errors(target):
+            summary = keep(target, lambda line: click.echo(line, err=True))
     except KeyboardInterrupt:
         click.echo(f"interrupted; gace campaign resume {target.path} goes on", err=True)
         sys.exit(1)
@@ -201,6 +209,25 @@ def carry_out(target: CampaignFolder, as_json: bool) -> None:
         print_json(summary)
     else:
         click.echo(summary["report"])
+
+
+@contextlib.contextmanager
+def disk_errors(target: CampaignFolder) -> Iterator[None]:
+    """Turn an error of the disk into one line that says how to go on.
+
+    Raises:
+        GaceError: the disk is full or broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, GaceError) or error.errno not in NO_ROOM:
+            raise
+        where = error.filename or f"in {target.path}"
+        raise GaceError(
+            f"cannot write {where}: {error.strerror}; what was computed is stored: "
+            f"with space again, gace campaign resume {target.path} goes on"
+        ) from error
 
 
 def start_keeper(target: CampaignFolder) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, create_model, model_validator
 
 from gace.config import Closed, load_config, parse_config
+from gace.engines.named import arguments_in
 from gace.training.config import PotentialConfig, TrainingConfig
 from gace_platform.candidates.config import SelectConfig
 from gace_platform.cluster.config import Port
@@ -208,7 +209,7 @@ class Campaign(Closed):
 
 
 def load_campaign(path: str | Path, overrides: tuple[str, ...] = ()) -> Campaign:
-    """Read a campaign file; the geometry files it names are made absolute.
+    """Read a campaign file; the files and folders it names are made absolute, counted from its own folder.
 
     Raises:
         InputError: an unknown key, a wrong value, a missing file; one line that names it.
@@ -218,6 +219,12 @@ def load_campaign(path: str | Path, overrides: tuple[str, ...] = ()) -> Campaign
     folder = path.resolve().parent
     if "reference" in campaign.model_fields_set:
         campaign = campaign.model_copy(update={"reference": located(campaign.reference, folder)})
+    teacher = campaign.initial.teacher
+    arguments = arguments_in(teacher.calculator, teacher.kwargs, folder)
+    if arguments != teacher.kwargs:
+        teacher = teacher.model_copy(update={"kwargs": arguments})
+        initial = campaign.initial.model_copy(update={"teacher": teacher})
+        campaign = campaign.model_copy(update={"initial": initial})
     if "aiida" in campaign.model_fields_set:
         campaign = campaign.model_copy(update={"aiida": campaign.aiida.located(folder)})
     return campaign.with_files([(folder / file).resolve() for file in campaign.system.files])

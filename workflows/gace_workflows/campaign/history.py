@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from gace_platform.ledger.store import LabelStore
 from gace_workflows.campaign.progress import Step, steps_of
 
 if t.TYPE_CHECKING:
@@ -22,7 +25,7 @@ class Turn:
     nodes: dict[str, ProcessNode] = field(default_factory=dict)
     """The process that ended each step well, by the name of the step."""
     core_seconds: dict[str, float] = field(default_factory=dict)
-    """Processor time by step, failed tries included."""
+    """Processor time by step, failed tries included; that of the labels is the ledger's."""
     wall_seconds: float = 0.0
 
     def output(self, step: str, name: str) -> t.Any:
@@ -92,15 +95,20 @@ class History:
         return {step: round(seconds, 1) for step, seconds in total.items()}
 
 
-def read_history(chain: WorkChainNode) -> History:
+def read_history(chain: WorkChainNode, labels: Path) -> History:
     """Gather what a work chain has done so far.
 
     Earlier work chains of the same campaign that failed count into the price, not into the results.
+
+    Args:
+        chain: the work chain.
+        labels: folder of the label store, which knows what labels cost; it may not exist yet.
     """
     from aiida import orm
 
     history = History(chain, {}, steps_of(chain))
-    for node in all_steps():
+    steps = all_steps()
+    for node in steps:
         name, generation = (node.base.extras.get(key) for key in ("gace_step", "gace_generation"))
         turn = history.turns.setdefault(generation, Turn(generation))
         line = group_of(name)
@@ -110,15 +118,63 @@ def read_history(chain: WorkChainNode) -> History:
         turn.wall_seconds += step.seconds
         if step.ok or (step.name == "label" and step.exit_status == 500):
             turn.nodes[step.name] = t.cast("ProcessNode", orm.load_node(step.pk))
+    if labels.is_dir():
+        shares = label_shares(LabelStore(labels), [one for one in steps if step_of(one) == "label"])
+        for turn in history.turns.values():
+            turn.core_seconds.pop("label", None)
+        for number, seconds in shares.items():
+            history.turns.setdefault(number, Turn(number)).core_seconds["label"] = seconds
     return history
 
 
 def all_steps() -> list[ProcessNode]:
-    """Every try of every step of every work chain in this profile."""
+    """Every try of every step of every work chain in this profile, in the order of their start."""
     from aiida import orm
 
-    query = orm.QueryBuilder().append(orm.ProcessNode, filters={"extras": {"has_key": "gace_step"}})
-    return list(query.all(flat=True))
+    query = orm.QueryBuilder()
+    query.append(orm.ProcessNode, filters={"extras": {"has_key": "gace_step"}}, tag="step")
+    return list(query.order_by({"step": {"id": "asc"}}).all(flat=True))
+
+
+def step_of(node: ProcessNode) -> str:
+    """Name of the step that a process is a try of."""
+    return str(node.base.extras.get("gace_step"))
+
+
+def label_shares(store: LabelStore, steps: list[ProcessNode]) -> dict[int, float]:
+    """What the labels of each turn cost, s, calculations that were lost to a kill included.
+
+    The jobs cannot tell: one that was killed leaves no summary, and the next finds in the store what it had
+    paid for. So the price is the ledger's, for the turn that asked for a label first. What no table names yet
+    (the labels of a step under way) belongs to the turn that labels now.
+    """
+    asked: dict[str, int] = {}
+    number = 0
+    for step in steps:
+        number = int(step.base.extras.get("gace_generation"))
+        for table in verdict_tables(step):
+            for row in (*table.get("structures", []), *table.get("isolated_atoms", {}).values()):
+                asked.setdefault(row["key"], number)
+    shares: dict[int, float] = {}
+    paid = [(record.key, record.core_seconds) for record in store.records()]
+    for key, seconds in (*paid, *((one["key"], one["core_seconds"]) for one in store.lost())):
+        turn = asked.get(key, number)
+        shares[turn] = shares.get(turn, 0.0) + float(seconds)
+    return shares
+
+
+def verdict_tables(step: ProcessNode) -> Iterator[Row]:
+    """The verdict tables of a labelling step, or of those of its jobs that have ended."""
+    for node in (step, *getattr(step, "called", [])):
+        if "verdicts" in node.outputs:
+            yield node.outputs.verdicts.get_dict()
+
+
+def fate(row: Row) -> t.Literal["accepted", "quarantined", "failed"]:
+    """What became of a structure; ``failed``: no remedy led to an energy that could be distrusted."""
+    if row["verdict"] == "accepted":
+        return "accepted"
+    return "failed" if row.get("energy") is None else "quarantined"
 
 
 def group_of(step: str) -> str:
@@ -142,4 +198,4 @@ def producers(turn: Turn) -> dict[str, str]:
     return found
 
 
-__all__ = ["History", "Turn", "producers", "read_history"]
+__all__ = ["History", "Turn", "fate", "producers", "read_history"]

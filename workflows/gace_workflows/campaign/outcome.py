@@ -11,7 +11,7 @@ from gace_platform.ledger.store import LabelStore
 from gace_platform.report.record import Totals
 from gace_workflows.campaign.file import Campaign
 from gace_workflows.campaign.folder import CampaignFolder
-from gace_workflows.campaign.history import History, read_history
+from gace_workflows.campaign.history import History, fate, read_history
 
 if t.TYPE_CHECKING:
     from aiida.orm import WorkChainNode
@@ -25,7 +25,7 @@ def finish(
     """Write everything a finished campaign leaves; returns the summary."""
     place_bundle(folder, chain)
     place_data(folder, chain)
-    history = read_history(chain)
+    history = read_history(chain, folder.labels)
     summary = summarise(folder, campaign, history)
     write_json_atomic(folder.summary, summary)
     write_report(folder, campaign, history)
@@ -56,18 +56,17 @@ def place_data(folder: CampaignFolder, chain: WorkChainNode) -> None:
 
 def bill(folder: CampaignFolder, history: History) -> Totals:
     """What the campaign has cost so far; labels that were lost to a kill are paid for too."""
-    core_seconds = history.core_seconds()
     rows = [row for _, row in history.verdicts]
-    if folder.labels.is_dir():
-        store = LabelStore(folder.labels)
-        paid = sum(record.core_seconds for record in store.records())
-        core_seconds["label"] = round(paid + sum(float(one["core_seconds"]) for one in store.lost()), 1)
+    fates = list({row["key"]: fate(row) for row in rows}.values())
     return Totals(
-        labels=len({row["key"] for row in rows}),
-        labels_failed=sum(row["verdict"] == "failed" for row in rows),
-        labels_quarantined=sum(row["verdict"] == "quarantined" for row in rows),
+        labels=len(fates),
+        labels_failed=fates.count("failed"),
+        labels_quarantined=fates.count("quarantined"),
+        labels_reused=len(
+            {row["key"] for row in rows} - {row["key"] for row in rows if not row.get("reused")}
+        ),
         wall_seconds=round(folder.wall_seconds(), 1),
-        core_seconds=core_seconds,
+        core_seconds=history.core_seconds(),
     )
 
 

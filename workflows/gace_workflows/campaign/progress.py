@@ -44,7 +44,7 @@ class Step:
 
 
 def find_work_chain(uuid: str | None = None) -> WorkChainNode | None:
-    """The campaign's work chain: the one named, else the newest in the profile."""
+    """The campaign's work chain: the one named, else the last one submitted in the profile."""
     from aiida import orm
     from aiida.common.exceptions import NotExistent
 
@@ -56,7 +56,8 @@ def find_work_chain(uuid: str | None = None) -> WorkChainNode | None:
         except NotExistent:
             return None
     query = orm.QueryBuilder().append(ActiveLearningWorkChain, tag="chain")
-    return query.order_by({"chain": {"ctime": "desc"}}).limit(1).first(flat=True)
+    # by number: the clock may have been set back between two loops
+    return query.order_by({"chain": {"id": "desc"}}).limit(1).first(flat=True)
 
 
 COLUMNS = (

@@ -23,7 +23,7 @@ from gace_platform.report.record import (
     VersionRecord,
 )
 from gace_workflows.campaign.file import Campaign
-from gace_workflows.campaign.history import History, Turn, producers
+from gace_workflows.campaign.history import History, Turn, fate, producers
 
 if t.TYPE_CHECKING:
     from ase import Atoms
@@ -43,16 +43,12 @@ def make_record(history: History, campaign: Campaign, bill: Totals, stop: dict[s
             errors, uncertainty, points = judge(turn, history.exam)
             predictions += points
             generations.append(generation_record(turn, known, errors, uncertainty))
+        else:
+            # what was spent on it, in this loop or in one that failed, is part of the bill
+            generations.append(first_look(turn, known))
     versions = [version_record(turn) for turn in history.trained]
-    champions = [turn for turn in history.trained if is_champion(turn)]
-    champion = None
-    if champions:
-        champion = Champion(
-            uri=f"models:/{campaign.campaign}@champion",
-            version=str(champions[-1].registration["version"]),
-            generation=champions[-1].number,
-            bundle="potential",
-        )
+    champion = champion_of(history, campaign.campaign)
+    if champion is not None:
         versions = [one.model_copy(update={"champion": one.version == champion.version}) for one in versions]
     return CampaignRecord(
         name=campaign.campaign,
@@ -76,16 +72,24 @@ def make_record(history: History, campaign: Campaign, bill: Totals, stop: dict[s
     )
 
 
-def is_champion(turn: Turn) -> bool:
-    """Whether the potential of a turn became champion when it was registered."""
-    registration = turn.registration
-    return bool(registration) and str(registration.get("champion")) == str(registration["version"])
+def champion_of(history: History, name: str) -> Champion | None:
+    """The champion after the last registration; in a loop begun anew it may be of a turn still to come."""
+    current = history.trained[-1].registration.get("champion") if history.trained else None
+    if current is None:
+        return None
+    turns = {str(turn.registration["version"]): turn.number for turn in history.trained}
+    return Champion(
+        uri=f"models:/{name}@champion",
+        version=str(current),
+        generation=turns.get(str(current)),
+        bundle="potential",
+    )
 
 
 def first_look(turn: Turn, accepted: int) -> GenerationRecord:
-    """Generation 0: no potential, only what was explored, selected and labelled."""
+    """A turn without a potential, such as generation 0: what was explored, selected and labelled."""
     return GenerationRecord(
-        generation=0,
+        generation=turn.number,
         n_labels=accepted,
         core_seconds=dict(turn.core_seconds),
         wall_seconds=turn.wall_seconds,
@@ -157,7 +161,7 @@ def version_record(turn: Turn) -> VersionRecord:
         content_hash=registration.get("content_hash"),
         run_id=registration.get("run_id"),
         exam_verdict=registration.get("exam"),
-        promoted=is_champion(turn),
+        promoted=bool(registration.get("promoted")),
         created=turn.nodes["register"].ctime.isoformat(timespec="seconds"),
     )
 
@@ -181,7 +185,7 @@ def label_records(history: History) -> list[LabelRecord]:
                     structure_id=str(row.get("structure_id") or ""),
                     generation=number,
                     reason=why,
-                    verdict=row["verdict"],
+                    verdict=fate(row),
                     detail=row.get("reason") or "",
                     core_seconds=float(row.get("price") or 0.0),
                     attempts=len(row.get("attempts") or []),

@@ -30,26 +30,28 @@ class TeacherEngine:
 
     def settings(self) -> dict[str, Any]:
         """The calculator, its arguments, and the version of its package (of a bundle: its content)."""
-        name = self.reference.calculator
-        if name == "gace" and self.reference.version is None:
+        name, version = self.reference.calculator, self.reference.version
+        if name == "gace":
             if "bundle" not in self.reference.kwargs:
                 raise InputError(
                     "teacher 'gace': kwargs need a bundle, the folder of the potential that labels"
                 )
+            content = bundle_hash(str(self.reference.kwargs["bundle"]))
+            # where the bundle lies is no part of the key, what it holds always is
             return {
                 "engine": "teacher",
                 "calculator": name,
                 "kwargs": {key: value for key, value in self.reference.kwargs.items() if key != "bundle"},
-                "code_version": bundle_hash(str(self.reference.kwargs["bundle"])),
+                "code_version": content if version is None else f"{version} {content}",
             }
         package = (
             name.partition(":")[0].partition(".")[0] if ":" in name else BUILT_IN_PACKAGES.get(name, "ase")
         )
         return {
             "engine": "teacher",
-            "calculator": self.reference.calculator,
+            "calculator": name,
             "kwargs": self.reference.kwargs,
-            "code_version": self.reference.version or _version(package),
+            "code_version": version or _version(package),
         }
 
     def charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
