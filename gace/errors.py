@@ -46,7 +46,7 @@ class ExplorationError(GaceError, RuntimeError):
 
 
 class ClusterError(GaceError, RuntimeError):
-    """The Dask cluster could not be reached, lost all its workers, or its jobs were killed again and again."""
+    """The Dask cluster could not be reached, lost its workers, or its jobs were killed again and again."""
 
 
 class LabelError(GaceError, RuntimeError):
