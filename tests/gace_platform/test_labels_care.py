@@ -56,6 +56,9 @@ def test_retried_ones_are_computed_again_and_that_is_not_paying_twice(batch):
     assert (summary["accepted"], summary["computed"]) == (2, 2)
     assert LabelStore(store).paid_twice() == 0
     assert len(list((store / "retired").iterdir())) == 2
+    _, bill = invoke("list", store, "--json")
+    assert (bill["retired"], bill["lost"]) == (2, 0)
+    assert bill["retired_core_seconds"] > 0
 
 
 def test_what_was_killed_too_often_may_be_tried_again(tmp_path):

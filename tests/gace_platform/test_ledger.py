@@ -180,6 +180,16 @@ def test_only_losses_since_a_key_was_set_aside_count_against_it(tmp_path):
     }
 
 
+def test_what_was_set_aside_stays_on_the_bill_once(tmp_path):
+    store = LabelStore(tmp_path)
+    first, second = make_record("ab-1"), make_record("ab-1").model_copy(update={"run": "second"})
+    store.journal.append("started", "ab-1", run=first.run)  # killed between record and journal
+    store.put(first)
+    store.retire("ab-1")
+    store.put(second)
+    assert list(store.prices()) == [("ab-1", second.core_seconds), ("ab-1", first.core_seconds)]
+
+
 def test_a_run_that_was_refused_is_not_lost(tmp_path):
     store = LabelStore(tmp_path)
     store.journal.append("started", "ab-1", run="host:1:2")

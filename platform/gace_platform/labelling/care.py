@@ -21,16 +21,18 @@ store_argument = click.argument("store", type=click.Path(path_type=Path))
 @click.option("--quarantined", is_flag=True, help="Only labels in quarantine.")
 @json_option
 def list_labels(store: Path, failed: bool, quarantined: bool, as_json: bool) -> None:
-    """Every finished calculation in STORE with its price, and what was lost to kills."""
+    """Every finished calculation in STORE with its price, and what was set aside or lost to kills."""
     opened = open_store(store)
     rows = [_row(record, opened.suspicion(record.key)) for record in opened.records()]
-    lost = opened.lost()
+    lost, retired = opened.lost(), list(opened.retired())
     summary = {
         "labels": sum(row["status"] == "computed" for row in rows),
         "failed": sum(row["status"] == "failed" for row in rows),
         "quarantined": sum(row["status"] == "quarantined" for row in rows),
         "core_seconds": round(sum(row["price"] for row in rows), 3),
         "paid_twice": opened.paid_twice(),
+        "retired": len(retired),
+        "retired_core_seconds": round(sum(one.core_seconds for one in retired), 3),
         "lost": len(lost),
         "lost_core_seconds": round(sum(one["core_seconds"] for one in lost), 3),
     }

@@ -17,6 +17,7 @@ journal knows only as started; :meth:`LabelStore.paid_twice` and :meth:`LabelSto
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -173,6 +174,18 @@ class LabelStore:
             path.replace(folder / f"{key}.{number}.json")
         self.trust(key)
 
+    def retired(self) -> Iterator[LabelRecord]:
+        """Calculations that were set aside (:meth:`retire`); they were paid for all the same."""
+        for path in sorted((self.folder / "retired").glob("*.json")):
+            yield LabelRecord.model_validate_json(path.read_bytes())
+
+    def prices(self) -> Iterator[tuple[str, float]]:
+        """Key and core seconds of everything that was ever paid for: finished, set aside, lost to a kill."""
+        for record in itertools.chain(self.records(), self.retired()):
+            yield record.key, record.core_seconds
+        for loss in self.lost():
+            yield loss["key"], float(loss["core_seconds"])
+
     @contextlib.contextmanager
     def computing(self, key: str, wait: bool = True) -> Iterator[bool]:
         """Hold the right to compute ``key``; yields whether it was obtained.
@@ -227,7 +240,11 @@ class LabelStore:
                 for earlier in started.values():
                     earlier["retired"] |= earlier["key"] == entry["key"]
         losses = []
+        # killed between record and journal, and set aside since
+        ended = {record.run for record in self.retired()}
         for run, entry in started.items():
+            if run in ended:
+                continue
             record = self.get(entry["key"])
             if (record is not None and record.run == run) or self._is_computing(entry["key"], record):
                 continue

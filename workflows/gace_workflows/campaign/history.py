@@ -142,7 +142,7 @@ def step_of(node: ProcessNode) -> str:
 
 
 def label_shares(store: LabelStore, steps: list[ProcessNode]) -> dict[int, float]:
-    """What the labels of each turn cost, s, calculations that were lost to a kill included.
+    """What the labels of each turn cost, s, calculations set aside or lost to a kill included.
 
     The jobs cannot tell: one that was killed leaves no summary, and the next finds in the store what it had
     paid for. So the price is the ledger's, for the turn that asked for a label first. What no table names yet
@@ -156,10 +156,9 @@ def label_shares(store: LabelStore, steps: list[ProcessNode]) -> dict[int, float
             for row in (*table.get("structures", []), *table.get("isolated_atoms", {}).values()):
                 asked.setdefault(row["key"], number)
     shares: dict[int, float] = {}
-    paid = [(record.key, record.core_seconds) for record in store.records()]
-    for key, seconds in (*paid, *((one["key"], one["core_seconds"]) for one in store.lost())):
+    for key, seconds in store.prices():
         turn = asked.get(key, number)
-        shares[turn] = shares.get(turn, 0.0) + float(seconds)
+        shares[turn] = shares.get(turn, 0.0) + seconds
     return shares
 
 
