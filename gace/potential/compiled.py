@@ -98,8 +98,12 @@ def _launched(model: GraphACE, tables: list[RadialTable] | None, whole: Evaluate
         return evaluate
     bonds = eager_bonds(next(model.parameters()))
     # what is recorded keeps its memory, and large work need not be: launches are lost in it
-    recorded = Recorded(evaluate, max_bonds=bonds // 2)
-    return lambda graph: recorded(pad_slots(graph, model.cutoff))
+    return partial(_replayed, Recorded(evaluate, max_bonds=bonds // 2), model.cutoff)
+
+
+def _replayed(recorded: Recorded, cutoff: float, graph: Graph) -> Prediction:
+    """Shapes are padded so that they come again."""
+    return recorded(pad_slots(graph, cutoff))
 
 
 def evaluate_eagerly(

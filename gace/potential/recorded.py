@@ -70,6 +70,8 @@ class CudaGraphs:
 class Recorded:
     """An evaluation of graphs, by recordings of the shapes that come again and again.
 
+    A copy begins with no recordings: they are bound to the memory of this one.
+
     Args:
         evaluate: what is recorded; nothing in it may depend on values that the processor looks at.
         record: the recorder; default: CUDA graphs.
@@ -88,6 +90,10 @@ class Recorded:
         self.replays = 0
         self._seen: dict[tuple[int, ...], int] = {}
         self._failed = False
+
+    def __reduce__(self) -> tuple[type[Recorded], tuple[Evaluate, Recorder | None, int]]:
+        record = None if isinstance(self.record, CudaGraphs) else self.record
+        return type(self), (self.evaluate, record, self.max_bonds)
 
     def __call__(self, graph: Graph) -> Prediction:
         """As ``evaluate`` says."""

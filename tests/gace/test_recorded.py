@@ -5,6 +5,8 @@ Recording itself needs a GPU; a stand-in that runs the function again on the sam
 
 from __future__ import annotations
 
+import copy
+import pickle
 from functools import partial
 
 import numpy as np
@@ -15,7 +17,7 @@ from recorders import again
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gace.potential import recorded
-from gace.potential.compiled import evaluate_eagerly, evaluators, pad_slots
+from gace.potential.compiled import _replayed, evaluate_eagerly, evaluators, pad_slots
 from gace.potential.recorded import Recorded, RecordedFunction
 from gace.potential.tables import radial_tables
 from gace.structures.io import Labels
@@ -46,6 +48,19 @@ def test_replayed_is_evaluated(make_model, ethanol):
         for one, other in zip(found, expected, strict=True):
             assert torch.equal(one, other)
     assert not torch.equal(kept[-1][0].forces, kept[-2][0].forces)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_records_anew(make_model, ethanol, copied):
+    """As calculators are copied with their atoms, and sent to other processes."""
+    model = make_model()
+    run = partial(_replayed, Recorded(partial(evaluate_eagerly, model), again), model.cutoff)
+    graphs = list(walk(ethanol.copy(), 6, model.elements, model.cutoff))
+    energies = [run(graph).energy for graph in graphs]
+    other = copied(run)
+    assert (len(run.args[0].recordings), len(other.args[0].recordings)) == (1, 0)
+    assert all(torch.equal(other(graph).energy, one) for graph, one in zip(graphs, energies, strict=True))
+    assert other.args[0].record is again
 
 
 def test_shapes_apart(make_model, ethanol, silicon, monkeypatch):
