@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,9 @@ from gace.structures.identity import structure_hash
 from gace.structures.io import read_structures, write_structures
 from gace_platform.candidates.choose import select
 from gace_platform.candidates.config import SelectConfig
+from gace_platform.candidates.crystals import same_crystal
 from gace_platform.candidates.judgement import lowest_energies, reference_energies
+from gace_platform.candidates.pool import Pool
 from gace_platform.candidates.run import run_selection
 from gace_platform.ledger.canonical import canonical_hash
 
@@ -133,22 +136,43 @@ def test_a_hole_of_the_potential_does_not_make_all_others_too_high(folder, large
     assert {"s000", "s001", "s002", "s005"} <= set(ids(result))
 
 
-def energies_from(values, labelled=None):
+def energies_from(values, labelled=None, walks=None):
     structures = [shaken(number) for number in range(len(values))]
+    for atoms, walk in zip(structures, walks or [], strict=bool(walks)):
+        atoms.info["ancestor"] = walk
+    pool = Pool(structures, [str(number) for number in range(len(values))])
     energies = 9 * np.array(values)  # nine atoms each
-    (reference,) = reference_energies(structures, energies, labelled or {}, 1.0).values()
+    (reference,) = reference_energies(pool, energies, labelled or {}, 1.0).values()
     return reference
 
 
-def test_energies_are_measured_from_the_lowest_that_has_a_witness():
+def test_energies_are_measured_from_the_lowest_that_is_believed():
     name = next(iter(lowest_energies([shaken(0)], np.zeros(1))))
     assert energies_from([0.0, 0.9, 5.0]) == 0.0
     assert energies_from([-9.0, -7.0, 0.0, 0.9]) == 0.0
     # nobody tells which of two is wrong
     assert energies_from([-9.0, 0.0]) == -9.0
-    # a label does, and needs no witness
+    # frames of one walk do not witness for each other
+    assert energies_from([-9.0, -8.9, 0.0, 0.3], walks=["a", "a", "a", "b"]) == 0.0
+    assert energies_from([-9.0, -0.9, 0.0], walks=["a", "a", "a"]) == pytest.approx(
+        -0.9
+    )  # unless there are no others
+    # a label does, and needs no witness; it is one for what lies not too far below it
+    assert energies_from([-9.0, -8.9, 0.0], {name: 0.5}, walks=["a", "b", "c"]) == 0.0
     assert energies_from([-9.0, 0.0], {name: 0.5}) == 0.0
     assert energies_from([2.0, 2.1], {name: 0.5}) == 0.5
+
+
+def test_other_molecules_are_no_copies_though_their_descriptors_are_blind():
+    """Beyond the reach of the descriptor all structures look alike."""
+    far = [
+        Atoms("H2", [[0, 0, 0], [0, 0, 9.0]]),
+        Atoms("O"),
+        Atoms("O", [[1, 2, 3]]),
+        Atoms("O", pbc=[1, 1, 0]),
+    ]
+    same = same_crystal(far, 0.01)
+    assert [same(0, 1), same(1, 2), same(2, 3)] == [False, True, False]
 
 
 def test_gamma_beyond_the_limit_is_refused_but_not_for_a_new_element(folder):

@@ -14,8 +14,8 @@ def same_crystal(structures: Sequence[Atoms], tolerance: float) -> Callable[[int
     """A test of two rows of ``structures`` for :func:`gace.selection.deduplicate`.
 
     Molecules, slabs and wires (not periodic in three directions) are taken for copies when their
-    descriptors agree, since the matcher knows bulk crystals only. The volume is not scaled: a strained
-    cell is another structure.
+    descriptors and compositions agree (of molecules formulas), since the matcher knows bulk crystals only.
+    The volume is not scaled: a strained cell is another structure.
 
     Args:
         structures: known ones and candidates, in the rows' order.
@@ -35,13 +35,22 @@ def same_crystal(structures: Sequence[Atoms], tolerance: float) -> Callable[[int
 
     def same(one: int, two: int) -> bool:
         if not (structures[one].pbc.all() and structures[two].pbc.all()):
-            return True
+            return _alike(structures[one], structures[two])
         if not matcher:
             matcher.append(_matcher(tolerance))
         distance = matcher[0].get_rms_dist(crystal(one), crystal(two))
         return distance is not None and distance[0] <= tolerance
 
     return same
+
+
+def _alike(one: Atoms, two: Atoms) -> bool:
+    """Whether descriptors tell all: without neighbours in reach they do not even tell the elements."""
+    if one.pbc.any() != two.pbc.any():
+        return False
+    if one.pbc.any():  # a slab may be described by a larger cell
+        return bool(one.symbols.formula.reduce()[0] == two.symbols.formula.reduce()[0])
+    return bool(one.symbols.formula == two.symbols.formula)
 
 
 def _matcher(tolerance: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from scipy.stats import rankdata
 from gace.potential.potential import Potential
 from gace.structures.io import labels_of
 from gace_platform.candidates.config import SelectConfig
-from gace_platform.candidates.pool import Pool, Rejections
+from gace_platform.candidates.pool import UNSTATED, Pool, Rejections
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -119,9 +120,8 @@ def drop_unphysical(
         drop("gamma_too_large", f"γ above {config.gamma_max:g}: too far out to be physical", beyond)
     if config.energy_max_per_atom is not None:
         # of those within the other limits: a hole of the potential would make all others look too high
-        reference = reference_energies(
-            pool.keep(keep).structures, judgement.take(keep).energy, labelled, config.energy_max_per_atom
-        )
+        within, energies = pool.keep(keep), judgement.take(keep).energy
+        reference = reference_energies(within, energies, labelled, config.energy_max_per_atom)
         above = energy_above(pool, judgement, reference)
         reason = f"more than {config.energy_max_per_atom:g} eV/atom above the lowest of the same composition"
         drop("energy_too_high", reason, above > config.energy_max_per_atom)
@@ -129,27 +129,55 @@ def drop_unphysical(
 
 
 def reference_energies(
-    structures: Sequence[Atoms], energies: Array, labelled: dict[str, float], limit: float
+    pool: Pool, energies: Array, labelled: dict[str, float], limit: float
 ) -> dict[str, float]:
-    """The energy by composition, eV/atom, above which others are measured: the lowest with a witness.
+    """The energy by composition, eV/atom, above which others are measured: the lowest that is believed.
 
-    A label needs none. A candidate's is another energy within ``limit`` above it: one that lies alone,
-    farther below all others than they may lie above it, is a hole of the potential rather than a ground
-    state. Where nothing has a witness the lowest counts.
+    Where there are labels, that is the lowest energy which is not more than ``limit`` below the lowest
+    label: what lies deeper is a hole of the potential rather than a ground state. Where there are none, it is
+    the lowest with a witness, a candidate of another trajectory within ``limit`` above it (frames of one walk
+    into a hole are poor ones for each other); if nothing has one, of its own; else the lowest.
 
     Args:
-        structures: candidates within all other limits.
+        pool: candidates within all other limits.
         energies: theirs, eV; NaN where unknown.
         labelled: lowest energy of a label by composition, eV/atom.
         limit: eV/atom.
     """
     reference = dict(labelled)
-    for name, values in _energies_per_atom(structures, energies).items():
-        labels = [labelled[name]] if name in labelled else []
-        ladder = np.sort([*values, *labels])
-        witnessed = ladder[:-1][np.diff(ladder) <= limit]
-        reference[name] = float(min([*labels, *witnessed], default=ladder[0]))
+    walks: dict[str, list[tuple[float, str]]] = {}
+    trajectories = zip(pool.structures, energies, pool.trajectories, pool.hashes, strict=True)
+    for atoms, energy, walk, identity in trajectories:
+        if np.isfinite(energy):
+            own = identity if walk == UNSTATED else walk
+            walks.setdefault(_composition(atoms), []).append((float(energy) / len(atoms), own))
+    for name, found in walks.items():
+        if name in labelled:
+            believed = [value for value, _ in found if value >= labelled[name] - limit]
+            reference[name] = min([labelled[name], *believed])
+        else:
+            reference[name] = _lowest_with_witness(sorted(found), limit)
     return reference
+
+
+def _lowest_with_witness(ladder: list[tuple[float, str]], limit: float) -> float:
+    """The lowest energy that another trajectory, else any other candidate, has one within ``limit`` above.
+
+    Args:
+        ladder: energies, ascending, each with its trajectory.
+        limit: in their unit.
+    """
+    other = 0
+    for value, walk in ladder:
+        # the next of another trajectory lies no earlier for the later ones
+        while other < len(ladder) and (ladder[other][1] == walk or ladder[other][0] < value):
+            other += 1
+        if other < len(ladder) and ladder[other][0] - value <= limit:
+            return value
+    for (value, _), (above, _) in itertools.pairwise(ladder):
+        if above - value <= limit:
+            return value
+    return ladder[0][0]
 
 
 def lowest_energies(structures: Sequence[Atoms], energies: Array) -> dict[str, float]:

@@ -22,6 +22,9 @@ from gace_platform.ledger.canonical import canonical_hash
 KEY_DIGITS = 16
 """Digits of the structure's hash in a label key."""
 
+UNSTATED = "/"
+"""Trajectory of candidates that state neither ancestor nor walker."""
+
 
 @dataclass
 class Rejections:
@@ -68,7 +71,7 @@ class Pool:
 
     @property
     def trajectories(self) -> list[str]:
-        """Where each candidate comes from: its ancestor and walker as far as stated."""
+        """Where each candidate comes from: ancestor and walker as far as stated (:data:`UNSTATED`)."""
         return [f"{one.info.get('ancestor', '')}/{one.info.get('walker', '')}" for one in self.structures]
 
 
