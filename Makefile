@@ -2,7 +2,7 @@
 #
 #   make install     .venv with gace and all extras, from the pinned constraints
 #   make demo        a complete campaign on ethanol with real DFT; ends with the report's path
-#   make thorough    the same with 50 labels and long trainings (up to 90 minutes on 2 cores)
+#   make thorough    the same with as many labels (47 structures) and long trainings (up to 90 minutes on 2 cores)
 #   make test        the tests that take seconds each
 #   make test-slow   the long ones
 #   make lint        ruff, mypy, import-linter
