@@ -65,7 +65,7 @@ class UncertaintyRecord(_Part):
     auroc: Estimate | None = None
     """Area under the curve of telling large errors by σ."""
     calibrated: bool | None = None
-    """Whether SCIENCE's rule lets the word be used: n ≥ 100 and the interval of ``zms`` holds 1."""
+    """Whether the word may be used: n ≥ 100 and the interval of ``zms`` holds 1."""
 
 
 class Condition(_Part):
