@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtrit
 
 from gace.errors import GaceError, InputError
 from gace.structures.io import config_type_of, labels_of
@@ -42,6 +43,9 @@ class Residuals(NamedTuple):
 
     forces_std: NDArray[np.float64]
     """eV/Å ``(N, 3)``."""
+
+    ancestor: str = ""
+    """``info["ancestor"]``, the walk it was taken from; empty where it names none."""
 
 
 def evaluate(
@@ -123,6 +127,7 @@ def residuals(atoms: Atoms, prediction: StructurePrediction) -> Residuals:
         np.full((3, 3), nan) if no_stress else prediction.stress - labels.stress,  # type: ignore[operator]
         nan if prediction.energy_std is None else prediction.energy_std,
         np.full((n, 3), nan) if prediction.forces_std is None else prediction.forces_std,
+        ancestor_of(atoms),
     )
 
 
@@ -158,20 +163,83 @@ def error_bars(rows: Sequence[Residuals]) -> dict[str, Any]:
     """Error bars against errors: each measure by target, and everything under ``uncertainty``.
 
     Energies are compared per structure in meV, forces per component in meV/Å; intervals come from
-    resampling structures.
+    resampling ancestors.
     """
-    from gace.uncertainty.metrics import assess
-
-    structure = np.repeat(np.arange(len(rows)), [3 * one.n_atoms for one in rows])
+    everyone = np.arange(len(rows))
+    ancestor = numbered([one.ancestor for one in rows])
+    structure = np.repeat(everyone, [3 * one.n_atoms for one in rows])
     force_error = np.concatenate([one.forces.ravel() for one in rows])
     force_std = np.concatenate([one.forces_std.ravel() for one in rows])
     full: Mapping[str, dict[str, Any]] = {
-        "energy": assess(
-            MILLI * np.array([one.energy for one in rows]), MILLI * np.array([one.energy_std for one in rows])
+        "energy": assess_by_ancestor(
+            MILLI * np.array([one.energy for one in rows]),
+            MILLI * np.array([one.energy_std for one in rows]),
+            everyone,
+            ancestor,
         ),
-        "forces": assess(MILLI * force_error, MILLI * force_std, structure),
+        "forces": assess_by_ancestor(MILLI * force_error, MILLI * force_std, structure, ancestor),
     }
     found: dict[str, Any] = {
         measure: {target: full[target].get(measure) for target in TARGETS} for measure in MEASURES
     }
     return {**found, "uncertainty": dict(full)}
+
+
+def ancestor_of(atoms: Atoms) -> str:
+    """The walk a structure was taken from, ``info["ancestor"]``; empty where it names none."""
+    name = atoms.info.get("ancestor")
+    return "" if name is None else str(name)
+
+
+def numbered(ancestors: Sequence[str]) -> NDArray[np.int64] | None:
+    """Number of the ancestor of each structure ``(B,)``, a structure without one being its own.
+
+    None where no structure names an ancestor.
+    """
+    if not any(ancestors):
+        return None
+    known: dict[str | int, int] = {}
+    return np.array([known.setdefault(name or index, len(known)) for index, name in enumerate(ancestors)])
+
+
+def assess_by_ancestor(
+    error: ArrayLike,
+    std: ArrayLike,
+    structure: NDArray[np.int64],
+    ancestor: NDArray[np.int64] | None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """:func:`gace.uncertainty.metrics.assess` with intervals from resampling whole ancestors.
+
+    Args:
+        error: prediction minus reference ``(n,)``.
+        std: error bars in the same unit ``(n,)``.
+        structure: structure of each row ``(n,)``.
+        ancestor: of each structure, as :func:`numbered` gives it ``(B,)``.
+        seed: of the resampling.
+    """
+    from gace.uncertainty.metrics import assess
+
+    if ancestor is None:
+        return assess(error, std, structure, seed=seed)
+    found = assess(error, std, ancestor[structure], seed=seed)
+    n_ancestors = found["n_structures"]
+    usable = np.isfinite(np.asarray(error, dtype=float)) & np.isfinite(np.asarray(std, dtype=float))
+    found["n_structures"] = len(np.unique(structure[usable]))
+    for measure, least, most in (("zms", 0.0, np.inf), ("spearman", -1.0, 1.0)):
+        value, (low, high) = found.get(measure), found.get(f"{measure}_interval", (None, None))
+        if value is not None and low is not None and high is not None:
+            low, high = widened(value, low, high, n_ancestors)
+            found[f"{measure}_interval"] = [max(low, least), min(high, most)]
+    return found
+
+
+def widened(value: float, low: float, high: float, n: int) -> tuple[float, float]:
+    """A 95 % percentile interval from ``n`` ≥ 2 resampled ancestors, made wide enough for few of them.
+
+    The bootstrap takes the spread of n ancestors as if it were known exactly, and with n instead of
+    n - 1 in the denominator: both ends move away from the value by (t / z)·√(n / (n - 1)), t being
+    Student's quantile for n - 1 degrees of freedom and z the normal one.
+    """
+    factor = float(stdtrit(n - 1, 0.975) / ndtri(0.975) * np.sqrt(n / (n - 1)))
+    return value - factor * max(0.0, value - low), value + factor * max(0.0, high - value)

@@ -5,7 +5,7 @@ import pytest
 from ase.build import molecule
 
 from gace.errors import GaceError, InputError
-from gace.evaluation import evaluate
+from gace.evaluation import evaluate, widened
 from gace.structures.io import set_labels
 
 
@@ -89,6 +89,51 @@ def test_error_bars_are_compared_by_target(committee, ethanols, off_by):
     assert prediction.forces_std.shape == (9, 3)
     assert summary["zms"]["forces"] == pytest.approx(mean_square)
     assert set(summary["spearman"]) == set(summary["auroc"]) == {"energy", "forces"}
+
+
+def test_intervals_of_error_bars_resample_walks(committee, ethanols, off_by):
+    error = np.random.default_rng(0).standard_normal((9, 3))
+    labelled = off_by(ethanols, np.linspace(-0.1, 0.1, 12), error, potential=committee)
+    frames = evaluate(committee, labelled, uncertainty=True)
+
+    def named(walks):
+        for number, atoms in enumerate(labelled):
+            atoms.info["ancestor"] = f"walk-{number * walks // 12}"
+        return evaluate(committee, labelled, uncertainty=True)
+
+    four, one = named(4), named(1)
+    for target in ("energy", "forces"):
+        by_frame, by_walk, alone = (found["uncertainty"][target] for found in (frames, four, one))
+        assert list(by_frame) == list(by_walk) == list(alone)
+        assert by_walk["n_structures"] == alone["n_structures"] == 12
+        assert by_walk["zms"] == by_frame["zms"]
+        assert by_walk["zms_interval"] != by_frame["zms_interval"]
+        assert by_walk["zms_interval"][0] >= 0
+        assert -1 <= by_walk["spearman_interval"][0] <= by_walk["spearman_interval"][1] <= 1
+        assert alone["zms_interval"] == alone["spearman_interval"] == [None, None]
+    # energies err most in the first and the last walk: few witnesses, and they disagree
+    widths = [np.ptp(found["uncertainty"]["energy"]["zms_interval"]) for found in (frames, four)]
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_intervals_without_ancestors_are_those_of_structures(committee, ethanols, off_by):
+    from gace.uncertainty.metrics import assess
+
+    errors = np.linspace(-0.1, 0.1, 12)
+    labelled = off_by(ethanols, errors, potential=committee)
+    std = [1000 * one.energy_std for one in committee.predict(labelled, uncertainty=True)]
+    known = [
+        1000 * (one.energy - atoms.info["REF_energy"])
+        for one, atoms in zip(committee.predict(labelled), labelled, strict=True)
+    ]
+    assert evaluate(committee, labelled, uncertainty=True)["uncertainty"]["energy"] == assess(known, std)
+
+
+def test_few_ancestors_widen_an_interval_and_many_do_not():
+    # t quantile with one degree of freedom 12.706, normal quantile 1.960
+    assert widened(10, 9, 11, 2) == pytest.approx((10 - 9.168, 10 + 9.168), abs=1e-3)
+    assert widened(10, 9, 11, 10_000) == pytest.approx((9, 11), abs=1e-3)
+    assert widened(10, 10.5, 11, 4)[0] == 10
 
 
 def test_error_bars_of_a_single_model_are_refused(single, ethanols, off_by):

@@ -1,6 +1,7 @@
 """Errors of a potential on labelled structures, with intervals, in the terms of the report.
 
-Structures are resampled whole: the atoms of one structure are no independent witnesses.
+Walks are resampled whole where structures name theirs in ``info["ancestor"]``, else structures: neither
+the frames of one walk nor the atoms of one structure are independent witnesses.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from gace.errors import InputError
+from gace.evaluation import ancestor_of, assess_by_ancestor, numbered, widened
 from gace.randomness import generator
 from gace.structures.io import labels_of
 from gace_platform.report.record import Estimate, Predictions, SetErrors, UncertaintyRecord
@@ -48,6 +50,8 @@ class Residuals:
     """Predicted stress, eV/Å³ ``(B, 3, 3)``; NaN where not periodic."""
     stress_reference: Array
     """eV/Å³ ``(B, 3, 3)``."""
+    ancestor: NDArray[np.int64] | None = None
+    """Number of the walk each structure was taken from ``(B,)``; None where none is named."""
 
     @property
     def structure(self) -> NDArray[np.int64]:
@@ -105,12 +109,13 @@ def residuals(potential: Potential, structures: Sequence[Atoms], uncertainty: bo
         forces_std=np.concatenate(known_std) if len(known_std) == len(std) else None,
         stress=np.array([nothing if one.stress is None else one.stress for one in predictions]),
         stress_reference=np.array([nothing if one.stress is None else one.stress for one in labels]),
+        ancestor=numbered([ancestor_of(atoms) for atoms in structures]),
     )
 
 
 def set_errors(found: Residuals, seed: int = 0, draws: int = 1000) -> SetErrors:
     """Errors with 95 % bootstrap intervals; what has no reference is None."""
-    rows = resamples(len(found.n_atoms), seed, draws)
+    draw = Resampling.of(found, seed, draws)
     absolute, square, count = found.force_sums()
     energy = found.energy_error
     has_energy = np.isfinite(found.energy_reference)
@@ -118,25 +123,24 @@ def set_errors(found: Residuals, seed: int = 0, draws: int = 1000) -> SetErrors:
     has_stress = np.isfinite(stress).all(1)
     return SetErrors(
         n_structures=len(found.n_atoms),
-        forces_mae=_ratio(absolute, count, rows),
-        forces_rmse=_root(_ratio(square, count, rows)),
-        energy_mae=_ratio(np.where(has_energy, energy, 0.0), has_energy.astype(float), rows),
-        stress_mae=_ratio(np.where(has_stress, stress.mean(1), 0.0), has_stress.astype(float), rows),
+        forces_mae=draw.ratio(absolute, count),
+        forces_rmse=_root(draw.ratio(square, count)),
+        energy_mae=draw.ratio(np.where(has_energy, energy, 0.0), has_energy.astype(float)),
+        stress_mae=draw.ratio(np.where(has_stress, stress.mean(1), 0.0), has_stress.astype(float)),
     )
 
 
 def forces_mae_difference(one: Residuals, other: Residuals, seed: int = 0, draws: int = 1000) -> Estimate:
     """Force MAE of ``one`` minus that of ``other`` on the same structures, meV/Å, with its interval.
 
-    Both are resampled together, so that structures hard for both do not widen the interval.
+    Both are resampled together, so that walks hard for both do not widen the interval.
 
     Raises:
         InputError: the structures have no forces.
     """
-    rows = resamples(len(one.n_atoms), seed, draws)
     first, _, count = one.force_sums()
     second, _, _ = other.force_sums()
-    difference = _ratio(first - second, count, rows)
+    difference = Resampling.of(one, seed, draws).ratio(first - second, count, least=-np.inf)
     if difference is None:
         raise InputError("the structures of the exam have no forces")
     return difference
@@ -144,13 +148,11 @@ def forces_mae_difference(one: Residuals, other: Residuals, seed: int = 0, draws
 
 def uncertainty_record(found: Residuals, seed: int = 0) -> UncertaintyRecord | None:
     """How well the error bars of the forces describe the errors; None without error bars or forces."""
-    from gace.uncertainty.metrics import assess
-
     if found.forces_std is None or not np.isfinite(found.forces_reference).any():
         return None
-    groups = np.repeat(found.structure, 3)
+    structure = np.repeat(found.structure, 3)
     error = (found.forces - found.forces_reference).ravel()
-    measures = assess(error, found.forces_std.ravel(), groups, seed=seed)
+    measures = assess_by_ancestor(error, found.forces_std.ravel(), structure, found.ancestor, seed)
     if measures["n"] == 0:
         return None
     return UncertaintyRecord(
@@ -184,23 +186,45 @@ def plot_points(found: Residuals, generation: int, set_name: str, seed: int = 0)
     )
 
 
-def resamples(n: int, seed: int, draws: int) -> NDArray[np.int64]:
-    """Indices of ``draws`` bootstrap samples of ``n`` structures ``(draws, n)``."""
-    return generator(seed, "bootstrap", n, draws).integers(n, size=(draws, n))
+@dataclass(frozen=True)
+class Resampling:
+    """Bootstrap samples of the ``A`` ancestors of ``B`` structures, or of the structures themselves."""
 
+    rows: NDArray[np.int64]
+    """Indices of the samples ``(draws, A)``."""
+    ancestor: NDArray[np.int64] | None
+    """Of each structure ``(B,)``; None: each structure stands for itself."""
 
-def _ratio(numerator: Array, denominator: Array, rows: NDArray[np.int64]) -> Estimate | None:
-    """Σ numerator / Σ denominator with its percentile interval; None where nothing is known."""
-    total = denominator.sum()
-    if total == 0 or not np.isfinite(numerator).all():
-        return None
-    below = denominator[rows].sum(1)
-    found = numerator[rows].sum(1)[below > 0] / below[below > 0]
-    value = float(numerator.sum() / total)
-    if len(numerator) < 2 or len(found) == 0:
-        return Estimate(value=value)
-    low, high = np.percentile(found, [2.5, 97.5])
-    return Estimate(value=value, low=float(low), high=float(high))
+    @classmethod
+    def of(cls, found: Residuals, seed: int, draws: int) -> Resampling:
+        """Samples that depend on nothing but their size, so that two potentials get the same ones."""
+        n = len(found.n_atoms) if found.ancestor is None else int(found.ancestor.max()) + 1
+        return cls(generator(seed, "bootstrap", n, draws).integers(n, size=(draws, n)), found.ancestor)
+
+    def ratio(self, numerator: Array, denominator: Array, least: float = 0.0) -> Estimate | None:
+        """Σ numerator / Σ denominator of ``(B,)`` with its interval; None where nothing is known.
+
+        An interval never goes below ``least``. One ancestor says nothing about others: no interval.
+        """
+        total = denominator.sum()
+        if total == 0 or not np.isfinite(numerator).all():
+            return None
+        value = float(numerator.sum() / total)
+        if self.ancestor is not None:
+            numerator, denominator = (
+                np.asarray(np.bincount(self.ancestor, one), dtype=float) for one in (numerator, denominator)
+            )
+        # ancestors without such labels are no witnesses
+        n = len(numerator) if self.ancestor is None else int(np.count_nonzero(denominator))
+        below = denominator[self.rows].sum(1)
+        found = numerator[self.rows].sum(1)[below > 0] / below[below > 0]
+        if n < 2 or len(found) == 0:
+            return Estimate(value=value)
+        low, high = (float(end) for end in np.percentile(found, [2.5, 97.5]))
+        if self.ancestor is not None:
+            low, high = widened(value, low, high, n)
+            low = max(low, least)
+        return Estimate(value=value, low=low, high=high)
 
 
 def _root(square: Estimate | None) -> Estimate | None:

@@ -99,16 +99,20 @@ def bounds(errors: SetErrors, criteria: Criteria) -> Iterator[Condition]:
 
 
 def champion_check(found: Residuals, reference: Residuals, criteria: Criteria) -> Condition:
-    """The force error may exceed the champion's, but not by more than the interval of the difference."""
+    """The force error may exceed the champion's, but not by more than the interval of the difference.
+
+    A single walk or structure gives no interval: the error itself must not exceed the champion's.
+    """
     difference = forces_mae_difference(found, reference, criteria.seed, criteria.bootstrap)
     low = difference.value if difference.low is None else difference.low
+    alone = " (no interval from a single walk or structure)" if difference.low is None else ""
     return Condition(
         name="not worse than the champion",
         met=low <= 0,
         value=difference.value,
         threshold=max(0.0, difference.value - low),
         unit="meV/Å",
-        detail=f"force error minus the champion's: {_shown(difference)} meV/Å",
+        detail=f"force error minus the champion's: {_shown(difference)} meV/Å{alone}",
     )
 
 
