@@ -69,12 +69,31 @@ def test_a_reserve_too_small_to_learn_from_is_not_enough():
     assert draw_bags(data, 4, 0.9, seed=0).by == "ancestor"
 
 
+def test_the_rest_of_a_reserve_frames_trajectory_is_left_out_with_it():
+    data = structures(60, ancestors=30)
+    for atoms in data[:8]:
+        atoms.info["origin"] = "reserve"
+    bags = draw_bags(data, 4, 0.9, seed=0)
+    assert bags.by == "reserve-ancestor"
+    assert (bags.in_bag[:, :8] == bags.in_bag[:, 30:38]).all()
+    assert (~bags.in_bag).sum(0).tolist() == ([2] * 8 + [0] * 22) * 2
+
+
+def test_a_reserve_from_long_trajectories_is_left_out_alone():
+    data = structures(60, ancestors=4)
+    for atoms in data[:8]:
+        atoms.info["origin"] = "reserve"
+    bags = draw_bags(data, 4, 0.9, seed=0)
+    assert bags.by == "reserve"
+    assert (~bags.in_bag).sum(0).tolist() == [2] * 8 + [0] * 52
+
+
 def test_a_few_long_trajectories_are_left_out_by_structure():
     assert draw_bags(structures(60, ancestors=3), 4, 0.9, seed=0).by == "structure"
 
 
 @pytest.mark.parametrize(
-    ("count", "members", "share"), [(40, 1, 0.9), (40, 4, 1.0), (15, 4, 0.9), (20, 2, 0.9)]
+    ("count", "members", "share"), [(40, 1, 0.9), (40, 2, 0.9), (40, 2, 0.5), (40, 4, 1.0), (15, 4, 0.9)]
 )
 def test_nothing_is_left_out_where_that_makes_no_sense(count, members, share):
     bags = draw_bags(structures(count), members, share, seed=0)

@@ -55,9 +55,41 @@ def test_the_error_bars_fit_the_held_out_errors(committee, copper_frames):
 def test_the_bundle_says_where_its_error_bars_come_from(committee, copper_frames):
     in_bag = np.ones((3, 12), dtype=bool)
     in_bag[:2, :6] = False
-    for by, name in (("reserve", "reserve"), ("structure", "out-of-bag"), ("ancestor", "out-of-bag")):
-        uncertainty, _ = calibrate(committee, copper_frames, Bags(in_bag, by), [], seed=0)
+    reserve = [atoms.copy() for atoms in copper_frames]
+    for atoms in reserve:
+        atoms.info["origin"] = "reserve"
+    for frames, by, name in (
+        (reserve, "reserve", "reserve"),
+        (copper_frames, "structure", "out-of-bag"),
+        (copper_frames, "ancestor", "out-of-bag"),
+    ):
+        uncertainty, _ = calibrate(committee, frames, Bags(in_bag, by), [], seed=0)
         assert uncertainty.calibration == name
+
+
+def test_where_there_is_a_reserve_nothing_else_scales_the_error_bars(committee, copper_frames):
+    frames = [atoms.copy() for atoms in copper_frames]
+    for atoms in frames[:5]:
+        atoms.info["origin"] = "reserve"
+    in_bag = np.ones((3, 8), dtype=bool)
+    in_bag[:2, :7] = False  # with two frames of their trajectories
+    bags = Bags(in_bag, "reserve-ancestor")
+    uncertainty, found = calibrate(committee, frames[:8], bags, frames[8:], seed=0)
+    assert (uncertainty.calibration, uncertainty.n_calibration) == ("reserve", 5)
+    assert len(found.sizes) == 11
+    in_bag[:, 5:] = True
+    alone, _ = calibrate(committee, frames[:8], bags, [], seed=0)
+    assert (uncertainty.energy, uncertainty.forces) == (alone.energy, alone.forces)
+
+
+def test_validation_structures_are_not_called_reserve(committee, copper_frames):
+    frames = [atoms.copy() for atoms in copper_frames]
+    for atoms in frames[:3]:
+        atoms.info["origin"] = "reserve"
+    in_bag = np.ones((3, 6), dtype=bool)
+    in_bag[:2, :3] = False
+    uncertainty, _ = calibrate(committee, frames[:6], Bags(in_bag, "reserve"), frames[6:], seed=0)
+    assert (uncertainty.calibration, uncertainty.n_calibration) == ("out-of-bag", 9)
 
 
 def test_too_few_held_out_structures_scale_nothing_but_novelty_is_there(committee, copper_frames):

@@ -38,6 +38,29 @@ class HeldOut(NamedTuple):
     """1/k - 1/M of the k members averaged, for each structure ``(n,)``."""
     sizes: NDArray[np.int64]
     """Atoms of each structure ``(n,)``."""
+    rows: NDArray[np.int64]
+    """Which of the structures these are ``(n,)``."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether scales can be fitted."""
+        return bool(
+            np.isfinite(self.energy_residual).sum() >= MIN_HELD_OUT
+            and np.isfinite(self.forces_residual).any()
+        )
+
+    def only(self, chosen: NDArray[np.bool_]) -> HeldOut:
+        """Some of the structures ``(n,)``."""
+        atoms = np.repeat(chosen, self.sizes)
+        return HeldOut(
+            self.energy_residual[chosen],
+            self.energy_spread[chosen],
+            self.forces_residual[atoms],
+            self.forces_spread[atoms],
+            self.fewer[chosen],
+            self.sizes[chosen],
+            self.rows[chosen],
+        )
 
 
 def fit_novelty(potential: Potential, structures: Sequence[Atoms], seed: int) -> Novelty:
@@ -98,6 +121,7 @@ def held_out(potential: Potential, structures: Sequence[Atoms], in_bag: NDArray[
         np.concatenate([part[3] for part in parts]),
         np.array([part[4] for part in parts]),
         np.array([len(structures[row]) for row in rows]),
+        np.array(rows),
     )
 
 
@@ -130,28 +154,41 @@ def calibrate(
 ) -> tuple[Uncertainty, HeldOut | None]:
     """Fit novelty and, where enough structures are held out, the error bars' scales.
 
+    They are fitted to the random reserve alone where enough of it is held out, be it by two members or for
+    validation; else to all that is. What is returned beside them is all that is held out.
+
     Args:
         potential: The committee, without uncertainty.
-        train: The training set, ``n`` structures.
+        train: The training set, ``n`` structures, without what is replayed.
         bags: Which member trained on which of them.
         validation: Structures that no member trained on.
         seed: Of the committee.
     """
     uncertainty = Uncertainty(novelty=fit_novelty(potential, train, seed))
     none_saw = np.zeros((len(bags.in_bag), len(validation)), dtype=bool)
-    found = held_out(potential, [*train, *validation], np.concatenate([bags.in_bag, none_saw], axis=1))
-    if found is None or np.isfinite(found.energy_residual).sum() < MIN_HELD_OUT:
+    structures = [*train, *validation]
+    found = held_out(potential, structures, np.concatenate([bags.in_bag, none_saw], axis=1))
+    if found is None or not found.enough:
         return uncertainty, found
-    if not np.isfinite(found.forces_residual).any():
-        return uncertainty, found
-    atoms_fewer = np.repeat(found.fewer, found.sizes)
-    energy = fewer_members_factor(found.energy_residual, found.energy_spread, found.fewer)
-    forces = fewer_members_factor(found.forces_residual, found.forces_spread, atoms_fewer)
+    fitted, source = _evidence(found, structures, len(train))
+    atoms_fewer = np.repeat(fitted.fewer, fitted.sizes)
+    energy = fewer_members_factor(fitted.energy_residual, fitted.energy_spread, fitted.fewer)
+    forces = fewer_members_factor(fitted.forces_residual, fitted.forces_spread, atoms_fewer)
     scaled = uncertainty.calibrated(
-        energy * found.energy_residual,
-        found.energy_spread,
-        forces * found.forces_residual,
-        found.forces_spread,
-        "validation" if bags.in_bag.all() else "reserve" if bags.by == "reserve" else "out-of-bag",
+        energy * fitted.energy_residual,
+        fitted.energy_spread,
+        forces * fitted.forces_residual,
+        fitted.forces_spread,
+        source,
     )
     return scaled, found
+
+
+def _evidence(found: HeldOut, structures: Sequence[Atoms], n_train: int) -> tuple[HeldOut, str]:
+    """What the scales are fitted to, and the name of where it comes from."""
+    reserve = found.only(
+        np.array([structures[row].info.get("origin") == "reserve" for row in found.rows.tolist()])
+    )
+    if reserve.enough:
+        return reserve, "reserve"
+    return found, "validation" if (found.rows >= n_train).all() else "out-of-bag"

@@ -19,7 +19,7 @@ class CommitteeSection(Closed):
     """Models trained, each from a seed of its own."""
     subsample: Annotated[float, Field(ge=0.5, le=1)] = 0.9
     """Share of the structures each member trains on; what it leaves out is held out for the error bars.
-    1 trains every member on everything."""
+    1 trains every member on everything, and so does a committee of one or two."""
     min_members: PositiveInt | None = None
     """Members that must succeed; default: all but one, and at least one."""
     together: bool = False
@@ -55,6 +55,7 @@ class CommitteeConfig(TrainConfig):
             update={
                 "data": inner.data,
                 "potential": inner.potential,
+                "pretraining": inner.pretraining,
                 "cluster": resolve_paths(self.cluster, folder),
                 "scratch": None if self.scratch is None else (folder / self.scratch).absolute(),
             }

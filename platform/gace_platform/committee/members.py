@@ -9,20 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 from ase import Atoms
 
 from gace.files import read_json, sha256_file, write_atomic
 from gace.randomness import derive_seed
-from gace.structures.identity import dataset_hash
-from gace.structures.io import write_structures
+from gace.structures.identity import dataset_hash, labelled_hash
+from gace.structures.io import Labels, labels_of, set_labels, write_structures
+from gace.training.dataset import weights_of
 from gace.training.prepare import Data
 from gace_platform.cluster.jobs import Job
 from gace_platform.committee.bags import Bags
 from gace_platform.committee.config import CommitteeConfig
 
-CONFIG, TRAIN, VALIDATION, RUN, ERROR = "config.yaml", "train.xyz", "validation.xyz", "run", "error.json"
+CONFIG, RUN, ERROR = "config.yaml", "run", "error.json"
+TRAIN, VALIDATION, REPLAY = "train.xyz", "validation.xyz", "replay.xyz"
 
 
 class Member(NamedTuple):
@@ -36,6 +37,8 @@ class Member(NamedTuple):
     """Of ``gace train``; files are named relative to ``folder``."""
     train: list[Atoms]
     validation: list[Atoms]
+    replay: list[Atoms]
+    """Old structures, the same for all members, with the labels that training sees."""
 
     @property
     def run(self) -> Path:
@@ -55,9 +58,13 @@ class Member(NamedTuple):
         """
         if (self.folder / CONFIG).exists():
             return
-        write_structures(self.folder / TRAIN, self.train)
+        # results of a calculator would not be written: they are labels as good as others
+        write_structures(self.folder / TRAIN, [set_labels(one, *labels_of(one)) for one in self.train])
         if self.validation:
-            write_structures(self.folder / VALIDATION, self.validation)
+            validation = [set_labels(one, *labels_of(one)) for one in self.validation]
+            write_structures(self.folder / VALIDATION, validation)
+        if self.replay:
+            write_structures(self.folder / REPLAY, self.replay)
         write_atomic(self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 
     def job(self, name: str, gpu: bool) -> Job:
@@ -90,7 +97,14 @@ def joint_job(members: Sequence[Member], name: str, gpu: bool) -> Job:
 
 
 def plan_members(config: CommitteeConfig, data: Data, bags: Bags, scratch: Path) -> list[Member]:
-    """All members, fully decided; nothing is written."""
+    """All members, fully decided; nothing is written.
+
+    Args:
+        config: Of the committee.
+        data: Read by it.
+        bags: Of the new structures, the first ``data.n_new`` of the training set; all members replay the old.
+        scratch: Where the members' folders lie.
+    """
     base = json.loads(config.model_dump_json(exclude={"committee", "cluster", "scratch", "name"}))
     base["data"] |= {
         "train": TRAIN,
@@ -98,6 +112,12 @@ def plan_members(config: CommitteeConfig, data: Data, bags: Bags, scratch: Path)
         "isolated_atoms": data.isolated_atoms,
     }
     base["data"].pop("stress_order")  # the members' labels are put right already
+    replay = [
+        _put_right(atoms, label)
+        for atoms, label in zip(data.train[data.n_new :], data.train_labels[data.n_new :], strict=True)
+    ]
+    if replay:  # their energies are moved already
+        base["data"]["replay"] |= {"data": REPLAY, "isolated_atoms": None}
     start = _start_hash(config)
     if data.start is None:
         base["potential"]["elements"] = data.elements
@@ -108,12 +128,25 @@ def plan_members(config: CommitteeConfig, data: Data, bags: Bags, scratch: Path)
         if data.start is not None:
             potential["member"] = number % len(data.start.members)
         own = {**base, "potential": potential, "seed": seed}
-        train = [data.train[index] for index in np.flatnonzero(in_bag)]
+        train = [atoms for atoms, inside in zip(data.train[: data.n_new], in_bag, strict=True) if inside]
         settings = {**own, "potential": {**potential, "start_from": start}}
-        digest = _hash(settings, dataset_hash(train), dataset_hash(data.validation))
+        content = [train, data.validation, *([replay] if replay else [])]
+        digest = _hash(settings, *(dataset_hash(part) for part in content), *_weights(content))
         folder = scratch / f"member-{digest[:24]}"
-        members.append(Member(number, folder, seed, own, train, data.validation))
+        members.append(Member(number, folder, seed, own, train, data.validation, replay))
     return members
+
+
+def _put_right(atoms: Atoms, labels: Labels) -> Atoms:
+    """A copy that carries these labels; those left out for their weight of zero stay as they are."""
+    return set_labels(set_labels(atoms, *labels_of(atoms)), *labels)
+
+
+def _weights(content: Sequence[Sequence[Atoms]]) -> list[list[str]]:
+    """What tells weighted structures from others; empty where all weigh alike."""
+    if all(weights_of(one) == (1.0, 1.0, 1.0) for part in content for one in part):
+        return []
+    return [sorted(f"{weights_of(one)} {labelled_hash(one)}" for one in part) for part in content]
 
 
 def _start_hash(config: CommitteeConfig) -> str | None:

@@ -46,7 +46,8 @@ def train_committee(
     begin = time.monotonic()
     data = read_data(config)
     check_writable(out)
-    bags = draw_bags(data.train, config.committee.members, config.committee.subsample, config.seed)
+    new = data.train[: data.n_new]
+    bags = draw_bags(new, config.committee.members, config.committee.subsample, config.seed)
     members = plan_members(config, data, bags, config.scratch or out.absolute() / "scratch")
     for line in data.warnings:
         progress(f"warning: {line}")
@@ -132,7 +133,7 @@ def _join(
 
     singles = [load(member.run / "potential", device="cpu", dtype="float64") for member in trained]
     metadata: dict[str, Any] = {
-        "dataset_hash": dataset_hash(data.train),
+        "dataset_hash": dataset_hash(data.train[: data.n_new]),
         "n_train": len(data.train),
         "n_validation": len(data.validation),
         "committee": {
@@ -156,7 +157,7 @@ def _join(
         metadata=metadata,
     )
     kept = Bags(bags.in_bag[[member.number for member in trained]], bags.by)
-    uncertainty, found = calibrate(potential, data.train, kept, data.validation, config.seed)
+    uncertainty, found = calibrate(potential, data.train[: data.n_new], kept, data.validation, config.seed)
     potential.uncertainty = uncertainty
     if found is None:
         return potential, {}
@@ -176,7 +177,8 @@ def _summary(
     """What became of each member; errors in meV/atom and meV/Å."""
     entries: list[dict[str, Any]] = []
     for member in members:
-        entry: dict[str, Any] = {"member": member.number, "seed": member.seed, "n_train": len(member.train)}
+        count = len(member.train) + len(member.replay)
+        entry: dict[str, Any] = {"member": member.number, "seed": member.seed, "n_train": count}
         outcome = outcomes.get(member.number)
         if member.done:
             result = read_json(member.run / "summary.json")
