@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gace.errors import InputError, missing, nearest
+from gace.errors import GaceError, InputError, missing, nearest
 
 if TYPE_CHECKING:
     from gace.potential.potential import Potential
@@ -37,6 +37,18 @@ def arguments_in(name: str, arguments: dict[str, Any], folder: Path) -> dict[str
     if name != "gace" or "bundle" not in arguments:
         return arguments
     return {**arguments, "bundle": str((folder / Path(str(arguments["bundle"])).expanduser()).resolve())}
+
+
+def arguments_by_content(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with what a bundle holds in the place of where it lies, to name work by."""
+    if name != "gace" or "bundle" not in arguments:
+        return arguments
+    from gace.potential.bundle import bundle_hash
+
+    try:
+        return {**arguments, "bundle": bundle_hash(str(arguments["bundle"]))}
+    except GaceError:  # gone: whoever needs it will say so
+        return arguments
 
 
 def calculator_factory(name: str) -> Callable[..., Any]:

@@ -83,6 +83,11 @@ def split(structures: Sequence[Atoms], validation: float | int, seed: int) -> Sp
             warnings.append("too few ancestors to validate on a separate one: validation is by frame")
         keys = [derive_seed(seed, "validation", structure_hash(atoms)) for atoms in ordered]
         chosen = set(np.argsort(keys, kind="stable")[:count].tolist())
+    rest = {symbol for index, atoms in enumerate(ordered) if index not in chosen for symbol in atoms.symbols}
+    rare = {index for index in chosen if not rest.issuperset(ordered[index].symbols)}
+    if rare:
+        chosen -= rare
+        warnings.append(f"{len(rare)} structures with elements of their own are learnt, not validated on")
     train = [atoms for index, atoms in enumerate(ordered) if index not in chosen]
     return Split(train, [ordered[index] for index in sorted(chosen)], warnings)
 

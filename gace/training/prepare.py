@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ase import Atoms
 
+from gace.engines.named import arguments_by_content
 from gace.errors import InputError
 from gace.potential.devices import resolve_dtype
 from gace.structures.identity import dataset_hash, labelled_hash
@@ -56,6 +57,9 @@ class Data:
             for name in names:
                 settings[section].pop(name)
         settings["potential"].pop("start_from")
+        if config.pretraining is not None:
+            teacher = settings["pretraining"]["teacher"]
+            teacher["kwargs"] = arguments_by_content(teacher["calculator"], teacher["kwargs"])
         weights = sorted(repr(dataset.weights_of(one)) + labelled_hash(one) for one in self.train)
         weighted = any(dataset.weights_of(one) != (1.0, 1.0, 1.0) for one in self.train)
         own = {"data.weights": hashlib.sha256("".join(weights).encode()).hexdigest()} if weighted else {}

@@ -127,8 +127,8 @@ def _moved_isolated_atoms(
     # rounded, since predictions differ in their last digits from one machine to another, and a run that goes
     # on elsewhere is the same run
     energies = {
-        element: round(float(value), 4)
-        for element, value in zip(elements, base + moved, strict=True)
+        element: float(value) + round(float(change), 4)
+        for element, value, change in zip(elements, base, moved, strict=True)
         if element in present
     }
     return energies, (

@@ -15,7 +15,7 @@ from gace.structures.io import labels_of, read_structures, set_labels, write_str
 from gace.training.config import TrainConfig
 from gace.training.pretraining.config import Pretraining
 from gace.training.pretraining.run import pretrained
-from gace.training.pretraining.sampling import keep_plan, plan_walks, sample
+from gace.training.pretraining.sampling import keep_plan, make_walk, plan_walks, sample
 from gace.training.run import train
 
 SMALL = {"channels": 8, "l_max": [2], "order": 2, "radial_hidden": [8], "densities": 2, "readout_hidden": 4}
@@ -140,6 +140,7 @@ def test_killed_sampling_goes_on_with_the_missing_walks(tmp_path):
 def test_walks_of_another_sampling_are_not_gone_on_with(tmp_path, changed, named):
     config = Pretraining(teacher={"calculator": "emt"}, structures=4)
     keep_plan(alloy(2, 1), config, 1, tmp_path / "walks")
+    (tmp_path / "walks" / "walk-00000.xyz").touch()
     keep_plan(alloy(2, 1), config.model_copy(update={"structures": 8, "processes": 2}), 1, tmp_path / "walks")
     other = Pretraining(**{**config.model_dump(), **changed})
     with pytest.raises(InputError, match=rf"another pretraining \({named} differ"):
@@ -151,14 +152,20 @@ def test_walks_of_another_sampling_are_not_gone_on_with(tmp_path, changed, named
 
 
 def test_an_interrupted_pretraining_refuses_another_teacher(configure, tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+    def interrupted(walk, config):
+        if walk.file.name != "walk-00000.xyz":
+            raise KeyboardInterrupt
+        make_walk(walk, config)
 
+    config = configure(**QUICK)
+    config["pretraining"]["teacher"] = {"calculator": "nonsense"}
+    with pytest.raises(InputError, match="no calculator called"):
+        train(config, tmp_path / "run", progress=False)
+    # a teacher that could not begin does not stand in the way of the right one
     with monkeypatch.context() as patch:
         patch.setattr("gace.training.pretraining.sampling.make_walk", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(configure(**QUICK), tmp_path / "run", progress=False)
-    config = configure(**QUICK)
     config["pretraining"]["teacher"] = {"calculator": "lj"}
     with pytest.raises(InputError, match="walks of another pretraining"):
         train(config, tmp_path / "run", progress=False)

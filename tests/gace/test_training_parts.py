@@ -194,6 +194,14 @@ def test_a_share_of_few_structures_is_one_of_them():
     assert len(split(ancestors({"a": 1}), 0.05, seed=1).validation) == 0
 
 
+def test_the_only_structures_of_an_element_are_learnt_not_validated_on():
+    structures = [*ancestors({"a": 9}), molecule("CO2")]
+    for seed in range(10):
+        found = split(structures, 5, seed)
+        assert "O" in {symbol for atoms in found.train for symbol in atoms.symbols}
+        assert len(found.train) + len(found.validation) == 10
+
+
 def test_isolated_atoms_with_two_energies_are_refused(tmp_path):
     atoms = [Atoms("H", info={"REF_energy": value}) for value in (-1.0, -2.0)]
     write_structures(tmp_path / "atoms.xyz", atoms)

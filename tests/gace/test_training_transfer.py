@@ -162,6 +162,7 @@ def test_without_isolated_atoms_the_start_models_are_moved_by_its_errors(config,
     made["potential"] = {"start_from": str(start)}
     data = prepared(made)
     assert data.isolated_atoms == pytest.approx({"Au": before["Au"], "Cu": before["Cu"] + 5.0}, abs=1e-3)
+    assert data.isolated_atoms["Au"] == before["Au"]
     assert "the start model's" in data.warnings[0]
 
 

@@ -99,3 +99,13 @@ def test_nothing_is_left_out_where_that_makes_no_sense(count, members, share):
     bags = draw_bags(structures(count), members, share, seed=0)
     assert bags.by == "nothing"
     assert np.all(bags.in_bag)
+
+
+def test_a_frame_that_walks_share_is_left_out_by_two_members_at_most():
+    made = structures(40, ancestors=20)
+    for number, atoms in enumerate(made[:20]):
+        atoms.info["origin"] = "reserve"
+        made[20 + number].positions = made[(number // 2) * 2].positions  # two walks each begin alike
+    for seed in range(5):
+        left_out = (~draw_bags(made, 4, 0.8, seed).in_bag).sum(0)
+        assert left_out.max() <= 2

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from click.testing import CliRunner
 
-from gace.errors import InputError
+from gace.errors import InputError, MissingDependencyError
 from gace.structures.io import read_structures, write_structures
 from gace_platform.labelling.batch import Verdict, label_structures
 from gace_platform.labelling.command import command
@@ -55,10 +55,10 @@ class Moody(LennardJones):
 
 
 class Late(LennardJones):
-    def calculate(self, *arguments, **keys):
-        from gace.errors import InputError
+    def calculate(self, atoms=None, *arguments, **keys):
+        from gace.errors import InputError, MissingDependencyError
 
-        raise InputError("wrong for all")
+        raise (MissingDependencyError if len(atoms) == 2 else InputError)("no such program, or element")
 
 
 def refuses(**kwargs):
@@ -290,13 +290,18 @@ def test_a_program_that_aiida_runs_is_refused_before_anything(tmp_path, name, re
     assert not (tmp_path / "store").exists()
 
 
-def test_what_the_engine_refuses_when_it_runs_is_no_failure_of_the_structure(tmp_path, moody):
+def test_a_program_that_is_missing_when_it_runs_is_no_failure_of_the_structure(tmp_path, moody):
     config = config_of(tmp_path, moody.replace("Moody", "Late"))
     for _ in range(2):
-        with pytest.raises(InputError, match="wrong for all"):
+        with pytest.raises(MissingDependencyError, match="no such program"):
             verdicts_of(tmp_path, [2], config)
-    store = LabelStore(config.store)
-    assert store.keys() == store.lost() == []
+    assert LabelStore(config.store).keys() == []
+
+
+def test_wrong_input_that_shows_at_one_structure_ends_that_one_alone(tmp_path, moody):
+    config = config_of(tmp_path, moody.replace("Moody", "Late"))
+    found = verdicts_of(tmp_path, [3, 4], config)
+    assert [one.verdict for one in found] == ["quarantined", "quarantined"]
 
 
 def test_an_unwritable_folder_is_an_input_error(tmp_path):

@@ -195,6 +195,8 @@ def test_a_run_that_was_refused_is_not_lost(tmp_path):
     store.journal.append("started", "ab-1", run="host:1:2")
     store.journal.append("refused", "ab-1", run="host:1:2")
     assert store.lost() == []
+    store.note_running("ab-1", "host:1:2", 3.25)  # unless something was spent; then that stays on the bill
+    assert [(one["core_seconds"], one["retired"]) for one in store.lost()] == [(3.25, True)]
 
 
 def test_a_run_under_way_is_not_lost(tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 from ase import Atoms
 
 from gace.engines.dynamics import Frame, molecular_dynamics
-from gace.engines.named import make_calculator
+from gace.engines.named import arguments_by_content, make_calculator
 from gace.errors import InputError
 from gace.files import read_json, write_json_atomic
 from gace.randomness import derive_seed, generator
@@ -104,13 +104,18 @@ def keep_plan(starts: Sequence[Atoms], config: Pretraining, seed: int, folder: P
     Raises:
         InputError: the folder holds walks of another sampling.
     """
+    teacher = config.teacher
     plan = {
         **json.loads(config.model_dump_json(exclude=_FREE)),
+        "teacher": [teacher.calculator, arguments_by_content(teacher.calculator, teacher.kwargs)],
         "seed": seed,
         "starts": hashlib.sha256("".join(sorted(map(structure_hash, starts))).encode()).hexdigest(),
     }
     file = folder / PLAN
-    if file.exists():
+    if not any(folder.glob("walk-*.xyz")):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(file, plan)
+    elif file.exists():
         before = read_json(file)
         other = [key for key in plan if before.get(key) != plan[key]]
         if other:
@@ -118,9 +123,6 @@ def keep_plan(starts: Sequence[Atoms], config: Pretraining, seed: int, folder: P
                 f"{folder} holds walks of another pretraining ({', '.join(other)} differ): "
                 "choose another folder, or remove this one"
             )
-    elif not any(folder.glob("walk-*.xyz")):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(file, plan)
 
 
 def _made(walks: Sequence[Walk], config: Pretraining) -> Iterator[None]:

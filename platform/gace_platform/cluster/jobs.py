@@ -99,7 +99,7 @@ def refuse_losses(missing: Mapping[str, Outcome]) -> None:
     lost = [name for name, outcome in missing.items() if outcome.lost]
     if lost:
         raise ClusterError(
-            f"killed from outside again and again: {', '.join(lost)}; out of memory? "
+            f"ended from outside again and again: {', '.join(lost)}; out of memory, or workers that close? "
             "the same command goes on from there"
         )
 

@@ -118,10 +118,12 @@ def _deal(groups: dict[str, list[int]], members: int, size: int, seed: int) -> l
     """Groups drawn for each block until it has ``size`` structures."""
     queue = sorted(groups, key=lambda name: derive_seed(seed, "bag", name))
     blocks: list[list[int]] = []
+    dealt: set[int] = set()  # walks may share a frame, their start for instance
     for _ in range(members):
         left_out: list[int] = []
         while queue and len(left_out) < size:
-            left_out += groups[queue.pop()]
+            left_out += [row for row in groups[queue.pop()] if row not in dealt]
+            dealt.update(left_out)
         blocks.append(left_out)
     return blocks
 

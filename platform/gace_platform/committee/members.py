@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 from ase import Atoms
 
+from gace.engines.named import arguments_by_content
 from gace.files import read_json, sha256_file, write_atomic
 from gace.randomness import derive_seed
 from gace.structures.identity import dataset_hash, labelled_hash
@@ -119,6 +120,7 @@ def plan_members(config: CommitteeConfig, data: Data, bags: Bags, scratch: Path)
     if replay:  # their energies are moved already
         base["data"]["replay"] |= {"data": REPLAY, "isolated_atoms": None}
     start = _start_hash(config)
+    pretraining = base["pretraining"] and {**base["pretraining"], "teacher": _teacher_by_content(config)}
     if data.start is None:
         base["potential"]["elements"] = data.elements
     members = []
@@ -129,7 +131,7 @@ def plan_members(config: CommitteeConfig, data: Data, bags: Bags, scratch: Path)
             potential["member"] = number % len(data.start.members)
         own = {**base, "potential": potential, "seed": seed}
         train = [atoms for atoms, inside in zip(data.train[: data.n_new], in_bag, strict=True) if inside]
-        settings = {**own, "potential": {**potential, "start_from": start}}
+        settings = {**own, "potential": {**potential, "start_from": start}, "pretraining": pretraining}
         content = [train, data.validation, *([replay] if replay else [])]
         digest = _hash(settings, *(dataset_hash(part) for part in content), *_weights(content))
         folder = scratch / f"member-{digest[:24]}"
@@ -147,6 +149,14 @@ def _weights(content: Sequence[Sequence[Atoms]]) -> list[list[str]]:
     if all(weights_of(one) == (1.0, 1.0, 1.0) for part in content for one in part):
         return []
     return [sorted(f"{weights_of(one)} {labelled_hash(one)}" for one in part) for part in content]
+
+
+def _teacher_by_content(config: CommitteeConfig) -> dict[str, Any] | None:
+    """The teacher of a pretraining: where its bundle lies does not matter."""
+    if config.pretraining is None:
+        return None
+    teacher = config.pretraining.teacher
+    return {**teacher.model_dump(), "kwargs": arguments_by_content(teacher.calculator, teacher.kwargs)}
 
 
 def _start_hash(config: CommitteeConfig) -> str | None:

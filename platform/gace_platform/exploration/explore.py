@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ase import Atoms
 
+from gace.engines.named import arguments_by_content
 from gace.errors import ExplorationError, InputError
 from gace.files import read_json, write_json_atomic
 from gace.structures.identity import structure_hash
@@ -116,7 +117,8 @@ def plan(config: ExploreConfig, out: Path) -> list[Group]:
             for number, _, name, parent in members
         ]
         own = {"schedule": schedule, "seed": config.seed, "walkers": walkers, "teacher": teacher}
-        digest = _hash(ALGORITHM, drive, own, [structure_hash(atoms) for _, atoms, _, _ in members])
+        named = {**own, "teacher": _by_content(teacher)}
+        digest = _hash(ALGORITHM, drive, named, [structure_hash(atoms) for _, atoms, _, _ in members])
         spec = {
             **own,
             "format_version": 1,
@@ -220,6 +222,13 @@ def _refuse_crushed(starts: Sequence[Atoms], config: ExploreConfig) -> None:
             f"{config.distance_min:g} of their covalent distance: "
             "wrong geometry or unit, or too large a rattle or strain"
         )
+
+
+def _by_content(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A teacher as walks are named by it: where its bundle lies does not matter."""
+    if teacher is None:
+        return None
+    return {**teacher, "kwargs": arguments_by_content(teacher["calculator"], teacher["kwargs"])}
 
 
 def _hash(*content: Any) -> str:

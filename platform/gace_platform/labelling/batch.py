@@ -8,7 +8,7 @@ from typing import Any
 
 from ase import Atoms
 
-from gace.errors import InputError, MissingDependencyError
+from gace.errors import MissingDependencyError
 from gace_platform.labelling.config import LabelConfig
 from gace_platform.labelling.engines.base import Engine, Failure, Label, make_engine
 from gace_platform.labelling.gate import disproof
@@ -50,8 +50,8 @@ def label_structures(
         One verdict per structure, in the order given.
 
     Raises:
-        InputError: the engine refuses a structure; nothing was computed then, unless only its first
-            calculation shows that it cannot run.
+        InputError: the engine refuses a structure; nothing was computed then.
+        MissingDependencyError: its program is not installed.
     """
     engine = make_engine(config.reference)
     store = LabelStore(config.store)
@@ -129,10 +129,9 @@ class Batch:
             run = new_run(request.key)
             try:
                 record = self._compute(request, run)
-            except (InputError, MissingDependencyError) as error:
+            except MissingDependencyError as error:
                 # the run has its end, or it would count as killed
                 self.store.journal.append("refused", request.key, run=run, reason=str(error))
-                self.store.forget_running(run)
                 raise
             verdict = self.judge(request, record, reused=False)
             event = "computed" if verdict.verdict == "accepted" else "quarantined"

@@ -84,7 +84,6 @@ class EngineProcess:
             patience: factor on the time limit.
 
         Raises:
-            InputError: the engine refuses, which says nothing about the structure.
             MissingDependencyError: its program is not installed.
         """
         before = _core_seconds_of(self._start().pid)

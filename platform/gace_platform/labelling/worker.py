@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from gace.config import parse_config
-from gace.errors import GaceError, InputError, MissingDependencyError
+from gace.errors import GaceError, MissingDependencyError
 from gace_platform.labelling.config import LabelConfig
 from gace_platform.labelling.engines.base import Engine, Failure, make_engine
 from gace_platform.labelling.exchange import is_finite, label_to_json, structure_from_json
@@ -86,8 +86,8 @@ def _run(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
         return {"label": label_to_json(label)}
     except Failure as failure:
         return {"failure": {"class": failure.failure_class, "message": str(failure), "log": failure.log}}
-    except (InputError, MissingDependencyError) as error:
-        # wrong for every structure and every remedy: no failure of this one
+    except MissingDependencyError as error:
+        # missing for every structure and every remedy: no failure of this one
         return _refusal(error)
     except Exception as error:
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -226,16 +226,19 @@ class LabelStore:
         """Calculations that were started and killed: ``key``, ``run``, ``time``, ``core_seconds`` spent.
 
         The price is the last one noted while it ran, so up to a few seconds too small. ``retired`` tells
-        whether the key was set aside since (:meth:`retire`): such a loss stays on the bill, and no longer
-        counts against the structure. Calculations run by AiiDA are not lost by a kill: it finds them again.
+        whether the key was set aside since (:meth:`retire`), or the run ended for want of a program: such a
+        loss stays on the bill, and does not count against the structure. Calculations run by AiiDA are not
+        lost by a kill: it finds them again.
         """
         started: dict[str, dict[str, Any]] = {}
         for entry in self.journal:
             run = str(entry.get("run"))
             if entry["event"] == "started" and entry.get("through") is None:
                 started[run] = {**entry, "run": run, "retired": False}
-            elif entry["event"] in ("computed", "quarantined", "refused"):
+            elif entry["event"] in ("computed", "quarantined"):
                 started.pop(run, None)
+            elif entry["event"] == "refused" and run in started:
+                started[run] |= {"retired": True, "refused": True}
             elif entry["event"] == "retired":
                 for earlier in started.values():
                     earlier["retired"] |= earlier["key"] == entry["key"]
@@ -250,6 +253,8 @@ class LabelStore:
                 continue
             note = self.folder / "running" / f"{_safe(run)}.json"
             spent = json.loads(note.read_text())["core_seconds"] if note.exists() else 0.0
+            if entry.get("refused") and not spent:
+                continue
             loss = {name: entry[name] for name in ("key", "run", "time", "retired")}
             losses.append({**loss, "core_seconds": spent})
         return losses

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from gace.engines.named import make_calculator
-from gace.errors import InputError
+from gace.errors import InputError, MissingDependencyError
 from gace.potential.bundle import bundle_hash
 from gace.structures.io import stress_matrix
 from gace_platform.labelling.config import TeacherReference
@@ -118,7 +118,7 @@ class TeacherEngine:
             energy = float(work.get_potential_energy())
             forces = np.array(work.get_forces(), dtype=float)
             stress = stress_matrix(work.get_stress()) if all(work.pbc) else None
-        except InputError:
+        except (InputError, MissingDependencyError):
             raise
         except Exception as error:  # a calculator may raise anything
             raise Failure(
