@@ -278,6 +278,7 @@ class TrainConfig(Closed):
         if pretraining is not None:
             teacher = pretraining.teacher
             arguments = arguments_in(teacher.calculator, teacher.kwargs, folder)
-            teacher = teacher.model_copy(update={"kwargs": arguments})
-            pretraining = pretraining.model_copy(update={"teacher": teacher})
+            if arguments != teacher.kwargs:
+                teacher = teacher.model_copy(update={"kwargs": arguments})
+                pretraining = pretraining.model_copy(update={"teacher": teacher})
         return self.model_copy(update={"data": data, "potential": potential, "pretraining": pretraining})

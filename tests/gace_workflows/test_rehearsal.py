@@ -22,14 +22,16 @@ pytestmark = [
 
 def verdi(folder, *arguments):
     """What AiiDA's own command prints for the profile in a campaign's folder."""
-    return subprocess.run(
+    done = subprocess.run(
         [str(Path(sys.executable).parent / "verdi"), "-p", "tiny", *arguments],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         env={**os.environ, "AIIDA_PATH": str(folder / ".aiida")},
         cwd=folder,
-    ).stdout
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_summary_keeps_its_promises(rehearsal):

@@ -104,7 +104,8 @@ class ExploreConfig(Schedule):
         }
         if self.teacher is not None:
             arguments = arguments_in(self.teacher.calculator, self.teacher.kwargs, folder)
-            content["teacher"] = self.teacher.model_copy(update={"kwargs": arguments})
+            if arguments != self.teacher.kwargs:
+                content["teacher"] = self.teacher.model_copy(update={"kwargs": arguments})
         if self.scratch is not None:
             content["scratch"] = (folder / self.scratch).absolute()
         if (

@@ -241,6 +241,8 @@ def located(reference: Reference, folder: Path) -> Reference:
             faults = reference.faults.model_copy(update={"scratch": scratch})
             reference = reference.model_copy(update={"faults": faults})
         arguments = arguments_in(reference.calculator, reference.kwargs, folder)
+        if arguments == reference.kwargs:  # what was left open stays so
+            return reference
         return reference.model_copy(update={"kwargs": arguments})
     if isinstance(reference, QuantumEspressoReference) and reference.pseudopotential_folder is not None:
         path = (folder / reference.pseudopotential_folder.expanduser()).resolve()
