@@ -154,3 +154,25 @@ def test_a_daemon_without_any_task_is_started_again(tmp_path, monkeypatch):
         now[0], tasks[0] = moment, held
         care.look_after()
     assert started == [45.0]
+
+
+def test_a_daemon_that_does_not_answer_leaves_no_file_that_says_it_runs(tmp_path, monkeypatch):
+    """On a busy machine it is killed in the end, and ``verdi process list`` refused to work for its file."""
+    from aiida.engine.daemon import client
+
+    def too_late(wait):
+        raise client.DaemonTimeoutException("no answer")
+
+    monkeypatch.setattr(
+        client, "get_daemon_client", lambda: SimpleNamespace(is_daemon_running=True, stop_daemon=too_late)
+    )
+    files = [
+        ".aiida/daemon/circus-tiny.pid",
+        ".aiida/broker/tiny/broker.sockets",
+        ".aiida/broker/tiny/broker.db",
+    ]
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("1")
+    daemon.stop_daemon(tmp_path)
+    assert [(tmp_path / file).exists() for file in files] == [False, False, True]

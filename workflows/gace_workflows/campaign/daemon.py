@@ -61,6 +61,8 @@ def stop_daemon(folder: Path) -> None:
         with contextlib.suppress(DaemonException):
             client.stop_daemon(wait=True)
     end_leftovers(folder)
+    # on a busy machine it may have answered too late, and been killed: ``verdi`` would take it for running
+    drop_process_files(folder)
 
 
 def daemon_runs() -> bool:
@@ -141,21 +143,28 @@ def broker_folder() -> Path:
     return Path(get_config().filepaths(get_profile())["broker_service"]["dir"])
 
 
-def repair(folder: Path, campaign: str) -> None:
-    """After a crash: end orphans, drop stale process files, and queue every process that lost its task.
+def drop_process_files(folder: Path) -> None:
+    """Remove the files by which a daemon and a broker that no longer run are taken for running.
 
-    The daemon must not be running; it is started afterwards.
+    The number in a stale file may belong to somebody else by now, and a worker that finds the sockets of a
+    broker that was killed would wait for it forever; a supervisor that was ended while it ended leaves the
+    file by which AiiDA takes the daemon for running.
     """
-    end_leftovers(folder)
-    # The number in a stale file may belong to somebody else by now, and a worker that finds the sockets of a
-    # broker that was killed would wait for it forever; a supervisor that was ended while it ended leaves the
-    # file by which AiiDA takes the daemon for running.
     for stale in (
         *aiida_folder(folder).glob("broker/*/broker.*"),
         *aiida_folder(folder).glob("daemon/*.pid"),
     ):
         if stale.suffix in (".pid", ".sockets", ".status"):
             stale.unlink(missing_ok=True)
+
+
+def repair(folder: Path, campaign: str) -> None:
+    """After a crash: end orphans, drop stale process files, and queue every process that lost its task.
+
+    The daemon must not be running; it is started afterwards.
+    """
+    end_leftovers(folder)
+    drop_process_files(folder)
     forget_lost_jobs()
     queue_lost_processes()
     verdi(folder, campaign, "process", "repair", "--force")
