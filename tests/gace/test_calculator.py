@@ -1,7 +1,6 @@
 """The ASE calculator and its reused neighbour lists."""
 
 import copy
-import pickle
 
 import numpy as np
 import pytest
@@ -151,16 +150,13 @@ def test_impossible_skins_are_refused(single, skin):
 
 
 @pytest.mark.parametrize("path", ["compiled", "auto"])
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copy", "pickle"]
-)
-def test_calculators_with_code_can_be_copied(committee, ethanol, monkeypatch, path, copied):
+def test_calculators_with_code_can_be_copied(committee, ethanol, monkeypatch, path):
     """The copy says the same, by code of its own that its members share."""
     monkeypatch.setattr(compiled, "compiler_available", lambda: True)
     monkeypatch.setattr(compiled, "CompiledFunction", _Plainly)
     atoms = attached(ethanol, committee, path=path)
     energy = atoms.get_potential_energy()
-    other = copied(atoms.calc)
+    other = copy.deepcopy(atoms.calc)
     codes = [one.func for one in other.potential._evaluators]
     assert codes[0] is codes[-1] is not atoms.calc.potential._evaluators[0].func
     assert (codes[0].functions, codes[0].wait) == ({}, path == "compiled")

@@ -17,6 +17,14 @@ def structures(count, ancestors=None):
     return made
 
 
+def reserving(drawn, count, ancestors):
+    """Structures of which the first ``drawn`` are the reserve."""
+    made = structures(count, ancestors)
+    for atoms in made[:drawn]:
+        atoms.info["origin"] = "reserve"
+    return made
+
+
 def test_each_member_leaves_out_about_what_was_asked_for():
     in_bag = draw_bags(structures(40), 4, 0.9, seed=0).in_bag
     assert (~in_bag).sum(1).tolist() == [4, 4, 4, 4]
@@ -54,25 +62,19 @@ def test_whole_ancestors_are_left_out():
 
 
 def test_the_random_reserve_is_left_out_before_anything_else():
-    data = structures(40, ancestors=40)
-    for atoms in data[:6]:
-        atoms.info["origin"] = "reserve"
+    data = reserving(6, 40, ancestors=40)
     bags = draw_bags(data, 4, 0.9, seed=0)
     assert bags.by == "reserve"
     assert (~bags.in_bag).sum(0).tolist() == [2] * 6 + [0] * 34
 
 
 def test_a_reserve_too_small_to_learn_from_is_not_enough():
-    data = structures(40, ancestors=40)
-    for atoms in data[:3]:
-        atoms.info["origin"] = "reserve"
+    data = reserving(3, 40, ancestors=40)
     assert draw_bags(data, 4, 0.9, seed=0).by == "ancestor"
 
 
 def test_the_rest_of_a_reserve_frames_trajectory_is_left_out_with_it():
-    data = structures(60, ancestors=30)
-    for atoms in data[:8]:
-        atoms.info["origin"] = "reserve"
+    data = reserving(8, 60, ancestors=30)
     bags = draw_bags(data, 4, 0.9, seed=0)
     assert bags.by == "reserve-ancestor"
     assert (bags.in_bag[:, :8] == bags.in_bag[:, 30:38]).all()
@@ -80,9 +82,7 @@ def test_the_rest_of_a_reserve_frames_trajectory_is_left_out_with_it():
 
 
 def test_a_reserve_from_long_trajectories_is_left_out_alone():
-    data = structures(60, ancestors=4)
-    for atoms in data[:8]:
-        atoms.info["origin"] = "reserve"
+    data = reserving(8, 60, ancestors=4)
     bags = draw_bags(data, 4, 0.9, seed=0)
     assert bags.by == "reserve"
     assert (~bags.in_bag).sum(0).tolist() == [2] * 8 + [0] * 52
