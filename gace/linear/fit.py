@@ -81,12 +81,13 @@ def fit(
     Raises:
         InputError: no label has a weight, or a ridge too small for the arithmetic.
     """
-    n_rows = count_rows(data, settings)
+    rows = rows_by_structure(data, settings)
+    n_rows = int(rows.sum())
     if n_rows == 0:
         raise InputError("no label has a weight in training.least_squares")
     n_coefficients = model.coefficients.numel()
     model.standardise(batch.graph for _, batch in data.in_order(512))
-    problem = _Problem(model, data, settings, note, n_rows, anchors)
+    problem = _Problem(model, data, settings, note, n_rows, anchors, rows.nonzero().flatten())
     note(f"{n_coefficients} coefficients, {n_rows} rows")
     if n_rows <= settings.search_rows or n_rows <= min(n_coefficients, LARGEST_DUAL):
         form, found = "dual", problem.by_rows()
@@ -123,13 +124,15 @@ class _Problem(NamedTuple):
     note: Callable[[str], None]
     n_rows: int
     anchors: Anchors | None
+    labelled: torch.Tensor
+    """Indices of the structures that have rows; the others have no label with a weight."""
 
     def by_rows(self) -> _Found:
         """The ``n × n`` form: prior and ridge of least leave-one-structure-out error."""
         prior, ridge, solution, shape, everything = self.on_a_sample()
         widths = shape.widths(prior)
         if self.n_rows > self.settings.search_rows:
-            everything = joined(list(self.rows(torch.arange(len(self.data)))))
+            everything = joined(list(self.rows(self.labelled)))
             covariance = kernel(everything, widths)
             ridge, solution = refine(
                 lambda x: solve_dual(everything, widths, x, covariance), ridge, self.settings.ridge == "auto"
@@ -144,8 +147,8 @@ class _Problem(NamedTuple):
         """The ``C × C`` form: prior and ridge of least error on parts of the structures left out."""
         size = self.model.coefficients.numel()
         judged_every = math.ceil(size * self.n_rows / NUMBERS_OF_JUDGES)
-        parts = Parts(n_parts(size, len(self.data)), size, judged_every)
-        for rows in self.rows(torch.arange(len(self.data))):
+        parts = Parts(n_parts(size, len(self.labelled)), size, judged_every)
+        for rows in self.rows(self.labelled):
             parts.add(rows)
             self.note(f"normal equations: {int(rows.block[-1]) + 1} of {len(self.data)} structures")
         whole = parts.whole()
@@ -180,11 +183,11 @@ class _Problem(NamedTuple):
     def on_a_sample(self) -> tuple[Prior, float, Solution, Shape, Rows]:
         """Prior and ridge of least leave-one-structure-out error on up to ``search_rows`` rows, and those."""
         # the order of the data is that of their hashes: evenly spaced is at random
-        per_structure = max(1.0, self.n_rows / len(self.data))
+        per_structure = max(1.0, self.n_rows / len(self.labelled))
         few = self.n_rows <= self.settings.search_rows  # a quotient rounded down must leave none out
-        count = len(self.data) if few else max(2, int(self.settings.search_rows / per_structure))
-        count = min(len(self.data), count)
-        chosen = torch.linspace(0, len(self.data) - 1, count).round().long().unique()
+        whole = len(self.labelled)
+        count = whole if few else min(whole, max(2, int(self.settings.search_rows / per_structure)))
+        chosen = self.labelled[torch.linspace(0, whole - 1, count).round().long().unique()]
         self.note(f"choosing the prior on {len(chosen)} structures")
         sample = joined(list(self.rows(chosen)))
         shape = shape_of(self.model, np.square(sample.matrix).mean(0))
@@ -271,16 +274,17 @@ def regular(solve: Callable[[float], Scored], start: float) -> tuple[float, Scor
                 raise
 
 
-def count_rows(data: Packed, settings: LeastSquares) -> int:
-    """Number of labels that have a weight."""
-    total = 0
-    for _, batch in data.in_order(4096):
-        for weight, label in (
-            (settings.energy_weight, batch.energy),
-            (settings.forces_weight, batch.forces),
-            (settings.stress_weight, batch.virial[:, *torch.triu_indices(3, 3)]),
+def rows_by_structure(data: Packed, settings: LeastSquares) -> torch.Tensor:
+    """Number of labels that have a weight, of each structure ``(n,)``."""
+    total = torch.zeros(len(data), dtype=torch.long)
+    for chosen, batch in data.in_order(4096):
+        for weight, label, owner in (
+            (settings.energy_weight, batch.energy[:, None], chosen),
+            (settings.forces_weight, batch.forces, chosen[batch.graph.structure]),
+            (settings.stress_weight, batch.virial[:, *torch.triu_indices(3, 3)], chosen),
         ):
-            total += int((~torch.isnan(label)).sum()) if weight > 0 else 0
+            if weight > 0:
+                total.index_add_(0, owner, (~torch.isnan(label)).sum(1))
     return total
 
 

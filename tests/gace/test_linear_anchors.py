@@ -17,6 +17,7 @@ from gace.potential.potential import Potential
 from gace.structures.io import Labels, labels_of, set_labels, write_structures
 from gace.structures.neighbours import find_edges
 from gace.training.batches import Packed
+from gace.training.dataset import without_weightless
 from gace.training.run import train
 from gace.training.statistics import bonding_energies
 
@@ -46,10 +47,10 @@ def model_for(structures):
     return model
 
 
-def packed(structures):
+def packed(structures, labels=None):
     return Packed(
         structures,
-        [labels_of(one) for one in structures],
+        labels or [labels_of(one) for one in structures],
         elements=["Cu"],
         cutoff=4.5,
         isolated_atoms=ISOLATED,
@@ -200,3 +201,19 @@ def test_a_fit_to_environments_that_are_all_alike_comes_to_an_end(tmp_path):
     predicted = gace.load(result.bundle).predict([atoms])[0]
     assert np.abs(predicted.forces).max() < 1e-6  # those of its only crystal
     assert np.isfinite(predicted.energy)
+
+
+@pytest.mark.parametrize("settings", [{"energy_weight": 0}, {"forces_weight": 0, "energy_weight": 0}, {}])
+@pytest.mark.parametrize("search_rows", [1, 800])
+def test_structures_without_rows_of_their_own_are_passed_over(crystals, settings, search_rows, monkeypatch):
+    """Labels missing or without weight: a batch may hold no row at all."""
+    monkeypatch.setattr("gace.linear.fit.NUMBERS_AT_ONCE", 1)  # every structure is a batch
+    structures = [one.copy() for one in crystals[:6]]
+    for atoms in structures[1:3]:
+        del atoms.arrays["REF_forces"], atoms.info["REF_stress"]
+    structures[4].info["weight"] = 0.0
+    labels = without_weightless(structures, [labels_of(one) for one in structures])
+    data = packed(structures, labels)
+    found = fit(model_for(crystals), data, LeastSquares(search_rows=search_rows, **settings))
+    assert 0 < found.n_rows < 6 * (1 + 3 * 4 + 6)
+    assert np.isfinite(found.left_out)
