@@ -87,6 +87,9 @@ def linear_architecture(config: TrainConfig) -> dict[str, Any]:
         )
     if config.potential.start_from is not None:
         raise InputError("a linear model has no use for potential.start_from: its fit is exact")
+    for key in ("freeze", "new_elements"):
+        if getattr(config.potential, key):
+            raise InputError(f"a linear model has no use for potential.{key}: all of it is fitted anew")
     known = sorted(set(LinearACE.__init__.__kwdefaults__ or {}) - {"cutoff"})
     for key in config.potential.overrides:
         if key not in known:
@@ -134,6 +137,11 @@ def make_model(config: TrainConfig, data: Data, packed: Packed) -> GraphACE:
         return model
     if config.potential.freeze:
         raise InputError("potential.freeze needs potential.start_from: there is nothing worth keeping")
+    if config.potential.new_elements:
+        raise InputError(
+            "potential.new_elements needs potential.start_from; the elements of a new model are those of its "
+            "data, or potential.elements"
+        )
     arguments = architecture(config.potential)
     if arguments.get("inner_cutoffs") == FROM_DATA:
         lengths, limits = inner_cutoffs(packed, data.elements, float(arguments["cutoff"]))
@@ -159,6 +167,11 @@ def _continued(config: PotentialConfig, data: Data, packed: Packed) -> GraphACE:
     """A copy of a member of the start model, after checking that the configuration means the same model."""
     assert data.start is not None  # the caller has asked
     start = data.start.members[config.member]
+    if not isinstance(start, GraphACE):
+        raise InputError(
+            f"potential.start_from: member {config.member} of {config.start_from} is no graph ACE, but a "
+            f"{type(start).__name__}: training cannot go on from it (pretraining.teacher can learn from it)"
+        )
     given = start.hyperparameters()
     if config.preset is not None or config.overrides:
         base = PotentialConfig(

@@ -270,3 +270,27 @@ def test_training_from_disk_is_the_training_from_memory(config, tmp_path):
     disk = train(made, tmp_path / "disk", progress=False)
     tensors = [gace.load(one.bundle).members[0].state_dict() for one in (memory, disk)]
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+def test_no_graph_ace_goes_on_from_a_linear_one(config, tmp_path):
+    linear = {"preset": "linear-small", "overrides": {"size": 20}}
+    first = train(config(labelled(3), "first", potential=linear), tmp_path / "first", progress=False).bundle
+    going_on = {"start_from": str(first), "overrides": {}}
+    with pytest.raises(InputError, match=r"start_from: member 0 of .*first.* LinearACE"):
+        train(config(labelled(3), potential=going_on), tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("potential", "message"),
+    [
+        ({"new_elements": {"Ag": "Au"}}, "new_elements needs potential.start_from"),
+        ({"preset": "linear-small", "overrides": {}, "freeze": ["radial"]}, "no use for potential.freeze"),
+        (
+            {"preset": "linear-small", "overrides": {}, "new_elements": {"Ag": "Au"}},
+            "no use for potential.new_elements",
+        ),
+    ],
+)
+def test_keys_that_would_have_no_effect_are_refused(config, tmp_path, potential, message):
+    with pytest.raises(InputError, match=message):
+        train(config(labelled(3), potential=potential), tmp_path / "run", progress=False)
