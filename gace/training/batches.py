@@ -11,11 +11,15 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from gace.errors import InputError
 from gace.randomness import generator
 from gace.structures.graph import Graph
 from gace.structures.io import Labels
-from gace.structures.neighbours import collate, neighbourhood
+from gace.structures.neighbours import Neighbourhood, collate, neighbourhood
 from gace.training.dataset import describe, weights_of
+
+COINCIDING = 1e-3
+"""Å; atoms that are closer are one atom twice: no direction leads from one to the other."""
 
 
 class Batch(NamedTuple):
@@ -56,7 +60,7 @@ class Packed:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        found = [neighbourhood(one, elements, cutoff) for one in structures]
+        found = [searched(one, index, elements, cutoff) for index, one in enumerate(structures)]
         reference = np.array([isolated_atoms[element] for element in elements])
         # totals have more digits than float32 holds: the difference is taken in double precision
         energy = np.array(
@@ -137,6 +141,21 @@ class Packed:
                 start, total = index, 0
             total += size
         yield (chosen := torch.arange(start, len(sizes))), self.batch(chosen)
+
+
+def searched(atoms: Atoms, index: int, elements: Sequence[str], cutoff: float) -> Neighbourhood:
+    """The graph of a structure to be learnt from.
+
+    Raises:
+        InputError: it has none, or two of its atoms coincide; the message names it.
+    """
+    try:
+        found = neighbourhood(atoms, elements, cutoff)
+    except InputError as error:
+        raise InputError(f"{describe(atoms, index)}: {error}") from None
+    if np.square(found.edge_vector).sum(-1).min() < COINCIDING**2:
+        raise InputError(f"{describe(atoms, index)}: two atoms are less than {COINCIDING:g} Å apart")
+    return found
 
 
 def epoch_order(n_structures: int, seed: int, epoch: int) -> Tensor:

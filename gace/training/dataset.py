@@ -13,9 +13,13 @@ from gace.errors import InputError
 from gace.randomness import derive_seed
 from gace.structures.identity import structure_hash
 from gace.structures.io import Labels, labels_of, read_structures
+from gace.structures.neighbours import complete_cell
 
 SOURCE = "gace_source"
 """Key of ``info`` that says where a structure was read."""
+
+LARGEST_LABEL = 1e12
+"""eV, eV/Å, eV/Å³: what is larger is no label, and its square soon more than single precision holds."""
 
 
 class Split(NamedTuple):
@@ -110,19 +114,25 @@ def checked_labels(structures: Sequence[Atoms], what: str) -> list[Labels]:
     """The labels of every structure.
 
     Raises:
-        InputError: a structure without energy and forces, with an infinite label or a negative weight.
+        InputError: a structure without energy and forces, with an impossible label, weight, position or
+            cell; the message names it.
     """
     found = []
     for index, atoms in enumerate(structures):
-        labels = labels_of(atoms)
-        if labels.energy is None and labels.forces is None:
-            raise InputError(f"{what}: {describe(atoms, index)} has neither REF_energy nor REF_forces")
-        if any(value is not None and np.isinf(value).any() for value in labels):
-            raise InputError(f"{what}: {describe(atoms, index)} has an infinite label")
         try:
+            labels = labels_of(atoms)
             weights_of(atoms)
+            complete_cell(atoms)
+            if not np.isfinite(atoms.positions).all():
+                raise InputError("a position is NaN or infinite")
         except InputError as error:
             raise InputError(f"{what}: {describe(atoms, index)}: {error}") from None
+        if labels.energy is None and labels.forces is None:
+            raise InputError(f"{what}: {describe(atoms, index)} has neither REF_energy nor REF_forces")
+        for name, value in zip(labels._fields, labels, strict=True):
+            if value is not None and (largest := np.nanmax(np.abs(value))) > LARGEST_LABEL:
+                size = f"of {largest:.3g}" if np.isfinite(largest) else "that is infinite"
+                raise InputError(f"{what}: {describe(atoms, index)} has a label of its {name} {size}")
         found.append(labels)
     return found
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from gace.structures.graph import Graph
 from gace.structures.io import Labels
-from gace.structures.neighbours import neighbourhood
-from gace.training.batches import Batch, Packed
+from gace.training.batches import Batch, Packed, searched
 from gace.training.dataset import describe, weights_of
 
 FLOATS = {torch.float32: np.float32, torch.float64: np.float64}
@@ -63,8 +62,8 @@ class OnDisk(Packed):
                 paths["vector"].open("wb") as vector_file,
                 paths["forces"].open("wb") as force_file,
             ):
-                for atoms, label in zip(structures, labels, strict=True):
-                    one = neighbourhood(atoms, elements, cutoff)
+                for index, (atoms, label) in enumerate(zip(structures, labels, strict=True)):
+                    one = searched(atoms, index, elements, cutoff)
                     one.neighbour.astype(np.int32).tofile(neighbour_file)
                     one.edge_vector.astype(FLOATS[dtype]).tofile(vector_file)
                     forces = np.full((len(atoms), 3), np.nan) if label.forces is None else label.forces

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gace.errors import InputError, nearest
 from gace.potential.inner_cutoff import LONGEST, InnerCutoff
 from gace.structures.io import Labels, labels_of, read_structures
+from gace.training.dataset import LARGEST_LABEL
 
 if TYPE_CHECKING:
     from gace.potential.potential import Potential
@@ -47,6 +48,8 @@ def read_isolated_atoms(source: Path | dict[str, float]) -> dict[str, float]:
                 raise InputError(
                     f"data.isolated_atoms: no element '{element}'{nearest(element, atomic_numbers)}"
                 )
+            if not abs(source[element]) < LARGEST_LABEL:
+                raise InputError(f"data.isolated_atoms: {element} cannot have {source[element]:g} eV")
         return dict(source)
     energies: dict[str, float] = {}
     for atoms in read_structures(source):

@@ -210,7 +210,8 @@ def test_replay_runs_and_resumes_as_the_same_run(config, start, tmp_path):
         train(made, tmp_path / "run", progress=False)
 
 
-def test_divergence_names_the_structure(config, tmp_path):
+def test_divergence_names_the_structure(monkeypatch, config, tmp_path):
+    monkeypatch.setattr("gace.training.dataset.LARGEST_LABEL", np.inf)
     structures = labelled(6)
     structures[3].arrays["REF_forces"] = structures[3].arrays["REF_forces"] * 1e30  # overflows when squared
     with pytest.raises(TrainingDivergedError, match="not finite for structure 'Au3'"):

@@ -1,0 +1,102 @@
+"""Bad training data end in one line that names the structure, before anything is computed."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from gace.errors import InputError
+from gace.structures.io import set_labels, write_structures
+from gace.training.run import train
+
+TINY = {"channels": 2, "l_max": [1], "order": 2, "radial_hidden": [4], "densities": 2, "readout_hidden": 2}
+
+
+def cells(n: int = 4) -> list[Atoms]:
+    """Rattled copper cells, labelled by EMT."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(n):
+        atoms = bulk("Cu", cubic=True, a=3.7)
+        atoms.rattle(0.1, rng=rng)
+        atoms.calc = EMT()
+        energy, forces, stress = (
+            atoms.get_potential_energy(),
+            atoms.get_forces(),
+            atoms.get_stress(voigt=False),
+        )
+        found.append(set_labels(atoms, energy, forces, stress))
+    return found
+
+
+@pytest.fixture
+def refusal(tmp_path):
+    """A function that trains on structures and returns the message of its refusal."""
+
+    def told(structures, **sections):
+        write_structures(tmp_path / "train.xyz", structures)
+        config = {
+            "data": {"train": str(tmp_path / "train.xyz")},
+            "potential": {"preset": "1L-small", "cutoff": 3.5, "overrides": TINY},
+            "training": {"max_epochs": 2},
+        }
+        for section, values in sections.items():
+            config[section] = {**config[section], **values}
+        with pytest.raises(InputError) as caught:
+            train(config, tmp_path / "run", progress=False)
+        assert not (tmp_path / "run/summary.json").exists()
+        return str(caught.value)
+
+    return told
+
+
+def coincide(atoms):
+    atoms.positions[1] = atoms.positions[0]
+
+
+def nowhere(atoms):
+    atoms.positions[0, 0] = np.nan
+
+
+def without_cell(atoms):
+    atoms.cell[0] = 0.0
+
+
+def four_stresses(atoms):
+    atoms.info["REF_stress"] = np.ones(4)
+
+
+def huge_energy(atoms):
+    atoms.info["REF_energy"] = 1e30
+
+
+def huge_force(atoms):
+    atoms.arrays["REF_forces"][1, 2] = 1e200
+
+
+LINEAR = {"preset": "linear-small", "overrides": {"size": 20}}
+
+
+@pytest.mark.parametrize("sections", [{}, {"data": {"on_disk": True}}, {"potential": LINEAR}])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (coincide, "two atoms are less than 0.001 Å apart"),
+        (nowhere, "a position is NaN"),
+        (without_cell, "without a cell vector"),
+        (four_stresses, "a stress has 6 or 9 numbers"),
+        (huge_energy, "a label of its energy of 1e+30"),
+        (huge_force, "a label of its forces of 1e+200"),
+    ],
+)
+def test_a_spoilt_structure_is_named(refusal, spoil, message, sections):
+    structures = cells()
+    spoil(structures[2])
+    told = refusal(structures, **sections)
+    assert "train.xyz, frame 2 (Cu4)" in told
+    assert message in told
+
+
+@pytest.mark.parametrize("energy", [np.nan, np.inf, 1e30])
+def test_impossible_isolated_atoms_are_refused(refusal, energy):
+    assert "data.isolated_atoms: Cu cannot have" in refusal(cells(), data={"isolated_atoms": {"Cu": energy}})
