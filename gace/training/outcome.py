@@ -74,7 +74,7 @@ def write_result(
 ) -> TrainResult:
     """Write the bundle, then the summary: where the summary stands, the run is complete."""
     model = outcome.model
-    weights = stage_weights(config.training, 1.0, packed.has_stress and config.training.stress_weight > 0)
+    weights = stage_weights(config.training, 1.0, packed.has_stress)
     errors = {"train": validate(model, packed, weights)}
     if validation is not None:
         errors["validation"] = validate(model, validation, weights)

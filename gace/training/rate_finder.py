@@ -81,7 +81,7 @@ def _sweep(config: TrainConfig, model: Any, packed: Any, n_new: int) -> RateSwee
     parameters = [one for one in model.parameters() if one.requires_grad]
     optimizer = make_optimizer(config, parameters)
     kind = penalty(settings.loss, settings.huber_delta, settings.huber_force)
-    weights = stage_weights(settings, 0.0, packed.has_stress and settings.stress_weight > 0)
+    weights = stage_weights(settings, 0.0, packed.has_stress)
     weights = Weights(weights.energy * packed.has_energy, weights.forces * packed.has_forces, weights.stress)
     sampler = Sampler(packed.sizes, config, n_new)
     rates: list[float] = []

@@ -78,7 +78,7 @@ class Trainer:
         ]
         self.optimizer = make_optimizer(config, self.parameters)
         self.penalty = penalty(self.settings.loss, self.settings.huber_delta, self.settings.huber_force)
-        self.has_stress = train.has_stress and self.settings.stress_weight > 0
+        self.has_stress = train.has_stress  # whether it counts, each stage says
         self.sampler = Sampler(train.sizes, config, len(train) if n_new is None else n_new)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total_epochs = self.settings.max_epochs

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from ase.build import molecule
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
 
 from gace.errors import InputError
-from gace.structures.io import Labels
+from gace.structures.io import Labels, set_labels, write_structures
 from gace.training.batches import Packed, balanced_batches
 from gace.training.config import TrainConfig, TrainingConfig
 from gace.training.dataset import checked_labels, weights_of
 from gace.training.losses import Weights, loss_terms, penalty
+from gace.training.metrics import read_metrics
+from gace.training.run import train
 from gace.training.sampler import Sampler
 from gace.training.schedule import averaging_decay, learning_rate, stage_weights
 
@@ -156,3 +159,25 @@ def test_replay_visits_all_new_and_some_old_structures():
         assert set(range(12)) <= set(visited.tolist())
         assert len(visited) == 16  # 4 of 16 are a quarter
     assert set(epochs[0].tolist()) != set(epochs[1].tolist())
+
+
+def test_a_stage_may_ask_for_stresses_that_the_others_leave_out(tmp_path):
+    structures = []
+    for seed in range(3):
+        atoms = bulk("Cu", cubic=True, a=3.7)
+        atoms.rattle(0.1, seed=seed)
+        atoms.calc = EMT()
+        labels = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+        structures.append(set_labels(atoms, *labels))
+    write_structures(tmp_path / "train.xyz", structures)
+    overrides = {"channels": 2, "l_max": [1], "order": 2, "densities": 2, "radial_hidden": [4]}
+    stages = [{"fraction": 0.5}, {"fraction": 0.5, "stress_weight": 10}]
+    config = {
+        "data": {"train": str(tmp_path / "train.xyz")},
+        "potential": {"preset": "1L-small", "cutoff": 3.5, "overrides": overrides},
+        "training": {"max_epochs": 2, "stress_weight": 0, "stages": stages},
+    }
+    train(config, tmp_path / "run", progress=False)
+    first, second = (one["terms"]["stress"] for one in read_metrics(tmp_path / "run/metrics.jsonl"))
+    assert first == 0
+    assert second > 0
