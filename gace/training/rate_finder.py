@@ -20,7 +20,7 @@ from gace.training.model import choose_cutoff, is_linear, make_model
 from gace.training.optimizer import make_optimizer
 from gace.training.prepare import check_writable, pack, read_data
 from gace.training.sampler import Sampler
-from gace.training.schedule import stage_weights
+from gace.training.schedule import check_weights, stage_weights
 
 LOWEST, HIGHEST, STEPS = 1e-4, 10.0, 120
 SMOOTHING = 0.85
@@ -78,6 +78,7 @@ def find_learning_rate(config: TrainConfig | Mapping[str, Any], out: str | Path)
 def _sweep(config: TrainConfig, model: Any, packed: Any, n_new: int) -> RateSweep:
     """The steps themselves."""
     settings = config.training
+    check_weights(settings, packed)
     parameters = [one for one in model.parameters() if one.requires_grad]
     optimizer = make_optimizer(config, parameters)
     kind = penalty(settings.loss, settings.huber_delta, settings.huber_force)

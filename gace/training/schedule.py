@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
+from gace.errors import InputError
+from gace.training.batches import Packed
 from gace.training.config import Stage, TrainingConfig
 from gace.training.losses import Weights
 
@@ -61,6 +64,22 @@ def stage_weights(config: TrainingConfig, progress: float, has_stress: bool) -> 
             stress,
         )
     return Weights(config.energy_weight, config.forces_weight, stress)
+
+
+def check_weights(config: TrainingConfig, data: Packed) -> None:
+    """Raise InputError where a stage has nothing to learn: no label that the data have weighs anything."""
+    stages, final = config.stages, config.final_stage
+    shares = [0.0, *itertools.accumulate(one.fraction for one in (stages or [])[:-1])]
+    if not stages and final is not None and final.fraction > 0:
+        shares.append(1 - final.fraction)
+    for number, share in enumerate(shares):
+        weights = stage_weights(config, share, data.has_stress)
+        if not (weights.energy * data.has_energy or weights.forces * data.has_forces or weights.stress):
+            where = f" in stage {number + 1} of {len(shares)}" if len(shares) > 1 else ""
+            raise InputError(
+                f"nothing to learn{where}: no label of the training data has a weight; see "
+                "training.energy_weight, forces_weight and stress_weight, and the weights of the structures"
+            )
 
 
 def averaging_decay(config: TrainingConfig, step: int, averaged: int) -> float:

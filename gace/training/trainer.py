@@ -25,7 +25,7 @@ from gace.training.metrics import MetricsFile
 from gace.training.optimizer import make_optimizer
 from gace.training.progress import ProgressBar
 from gace.training.sampler import Sampler
-from gace.training.schedule import Plateau, averaging_decay, learning_rate, stage_weights
+from gace.training.schedule import Plateau, averaging_decay, check_weights, learning_rate, stage_weights
 from gace.training.team import ALONE, Team
 from gace.training.validation import validate
 
@@ -65,6 +65,7 @@ class Trainer:
         n_new: int | None = None,
         team: Team = ALONE,
     ) -> None:
+        check_weights(config.training, train)
         self.team = team
         self.config, self.settings = config, config.training
         self.model, self.train, self.validation = model, train, validation

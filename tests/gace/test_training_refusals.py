@@ -100,3 +100,42 @@ def test_a_spoilt_structure_is_named(refusal, spoil, message, sections):
 @pytest.mark.parametrize("energy", [np.nan, np.inf, 1e30])
 def test_impossible_isolated_atoms_are_refused(refusal, energy):
     assert "data.isolated_atoms: Cu cannot have" in refusal(cells(), data={"isolated_atoms": {"Cu": energy}})
+
+
+def keep(*names):
+    """The structures with only these of their labels."""
+    structures = cells()
+    for atoms in structures:
+        for name in {"energy", "forces", "stress"} - set(names):
+            atoms.info.pop(f"REF_{name}", None)
+            atoms.arrays.pop(f"REF_{name}", None)
+    return structures
+
+
+@pytest.mark.parametrize(
+    ("names", "training", "where"),
+    [
+        (["energy"], {"energy_weight": 0}, " in stage 1 of 2"),
+        (["forces"], {"forces_weight": 0, "final_stage": None}, ""),
+        (
+            ["energy"],
+            {"stages": [{"fraction": 0.5}, {"fraction": 0.5, "energy_weight": 0}]},
+            " in stage 2 of 2",
+        ),
+    ],
+)
+def test_labels_without_weight_are_no_training(refusal, names, training, where):
+    assert refusal(keep(*names), training=training).startswith(f"nothing to learn{where}: no label")
+
+
+def test_structures_without_weight_are_no_training(refusal):
+    structures = cells()
+    for atoms in structures:
+        atoms.info["weight"] = 0
+    assert "nothing to learn" in refusal(structures)
+
+
+@pytest.mark.parametrize("preset", ["1L-small", "linear-small"])
+def test_an_element_that_is_none_is_refused(refusal, preset):
+    potential = {"preset": preset, "overrides": {}, "elements": ["Cu", "Xx"]}
+    assert "potential.elements: no element 'Xx'" in refusal(cells(), potential=potential)
