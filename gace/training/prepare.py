@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from gace.engines.named import arguments_by_content
-from gace.errors import InputError
+from gace.errors import InputError, nearest
 from gace.potential.devices import resolve_dtype
 from gace.structures.identity import dataset_hash, labelled_hash
 from gace.structures.io import Labels
@@ -167,6 +168,15 @@ def _elements(
 ) -> list[str]:
     """The elements of the potential, in order."""
     present = sorted({symbol for atoms in [*train, *validation] for symbol in atoms.symbols})
+    named = {
+        "elements": config.potential.elements or [],
+        "new_elements": list(config.potential.new_elements),
+    }
+    for key, symbols in named.items():
+        for symbol in symbols:
+            if symbol not in chemical_symbols[1:]:
+                hint = nearest(symbol, chemical_symbols[1:])
+                raise InputError(f"potential.{key}: no element '{symbol}'{hint}")
     if start is not None:
         elements, whose = [*start.elements, *config.potential.new_elements], "the start model"
     elif config.potential.elements is not None:
