@@ -132,8 +132,10 @@ def make_model(config: TrainConfig, data: Data, packed: Packed) -> GraphACE:
         InputError: an unknown preset or override, or a start model of another architecture.
     """
     if data.start is not None:
-        model = _realigned(_continued(config.potential, data, packed), data, packed)
+        model = _continued(config.potential, data, packed)
         freeze(model, config.potential.freeze)
+        if model.shift.requires_grad:
+            model = _realigned(model, data, packed)
         return model
     if config.potential.freeze:
         raise InputError("potential.freeze needs potential.start_from: there is nothing worth keeping")

@@ -295,3 +295,15 @@ def test_no_graph_ace_goes_on_from_a_linear_one(config, tmp_path):
 def test_keys_that_would_have_no_effect_are_refused(config, tmp_path, potential, message):
     with pytest.raises(InputError, match=message):
         train(config(labelled(3), potential=potential), tmp_path / "run", progress=False)
+
+
+def test_frozen_bonding_energies_are_the_start_models(config, start, tmp_path):
+    """They move to the new labels otherwise, which is no step of the optimiser."""
+    found = {}
+    for name, frozen in (("moved", ["radial"]), ("kept", ["shift"])):
+        going_on = config(labelled(6, seed=3), potential={"start_from": str(start), "freeze": frozen})
+        bundle = train(going_on, tmp_path / name, progress=False).bundle
+        found[name] = gace.load(bundle).members[0].shift.detach()
+    before = gace.load(start).members[0].shift.detach()
+    assert torch.equal(found["kept"], before)
+    assert not torch.equal(found["moved"], before)
