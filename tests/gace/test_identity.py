@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from gace.structures.identity import dataset_hash, structure_hash
+from gace.structures.identity import dataset_hash, labelled_hash, structure_hash
 from gace.structures.io import read_structures, set_labels, write_structures
 
 
@@ -67,3 +67,12 @@ def test_a_file_keeps_the_hash(tmp_path):
     labelled = set_labels(atoms, -4204.123456789, rng.normal(size=(9, 3)).round(7))
     write_structures(tmp_path / "set.xyz", [labelled])
     assert dataset_hash(read_structures(tmp_path / "set.xyz")) == dataset_hash([labelled])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_missing_component_has_a_hash_without_a_warning():
+    atoms = molecule("H2O")
+    forces = np.ones((3, 3))
+    whole = labelled_hash(set_labels(atoms, 1.0, forces))
+    forces[1, 2] = np.nan
+    assert labelled_hash(set_labels(atoms, 1.0, forces)) != whole
