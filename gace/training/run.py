@@ -214,7 +214,9 @@ def _finished(out: Path, fingerprint: dict[str, Any]) -> TrainResult | None:
     if version != FORMAT_VERSION:
         raise InputError(f"{out / 'summary.json'} is not a summary of this program: choose another --out")
     _same_run(summary.pop("fingerprint"), fingerprint, out)
-    return TrainResult(**{**summary, "bundle": out / summary["bundle"]})
+    if not (bundle := out / summary["bundle"]).is_dir():
+        raise InputError(f"{out} holds a finished run whose {bundle} is gone: delete {out} to train it again")
+    return TrainResult(**{**summary, "bundle": bundle})
 
 
 def _same_run(earlier: dict[str, Any], now: dict[str, Any], out: Path, prefix: str = "") -> None:

@@ -316,3 +316,11 @@ def test_example_trains(tmp_path):
     config["training"]["max_epochs"] = 2
     result = train(config, tmp_path / "run", progress=False)
     assert result.n_train + result.n_validation == len(read_structures(example / "ethanol.xyz"))
+
+
+def test_a_finished_run_without_its_bundle_is_no_result(configure, tmp_path):
+    config = configure()
+    bundle = train(config, tmp_path / "run", progress=False).bundle
+    bundle.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"finished run whose .*potential is gone: delete .*run"):
+        train(config, tmp_path / "run", progress=False)
