@@ -19,6 +19,7 @@ from gace.training.losses import Weights, loss_terms, penalty
 from gace.training.model import choose_cutoff, is_linear, make_model
 from gace.training.optimizer import make_optimizer
 from gace.training.prepare import check_writable, pack, read_data
+from gace.training.run import reproducible
 from gace.training.sampler import Sampler
 from gace.training.schedule import check_weights, stage_weights
 
@@ -64,9 +65,10 @@ def find_learning_rate(config: TrainConfig | Mapping[str, Any], out: str | Path)
     out, device = Path(out), resolve_device(config.device)
     data = read_data(config)
     check_writable(out)
-    packed, _ = pack(data, config, choose_cutoff(config, data), device, out)
-    model = make_model(config, data, packed).to(device, resolve_dtype(config.dtype))
-    sweep = _sweep(config, model, packed, data.n_new)
+    with reproducible(config.threads):
+        packed, _ = pack(data, config, choose_cutoff(config, data), device, out)
+        model = make_model(config, data, packed).to(device, resolve_dtype(config.dtype))
+        sweep = _sweep(config, model, packed, data.n_new)
     content = {"suggestion": sweep.suggestion, "learning_rate": sweep.rates, "loss": sweep.losses}
     write_json_atomic(out / "learning_rates.json", content)
     line = Line("smoothed loss", sweep.rates, sweep.losses)

@@ -88,10 +88,10 @@ def train(
     if finished is not None:
         return finished
     if is_linear(config):
-        with _reproducible(config.threads):
+        with reproducible(config.threads):
             return _fit_linear(config, data, cutoff, fingerprint, out, progress)
     with (
-        _reproducible(config.threads),
+        reproducible(config.threads),
         _signals() as interrupted,
         assembled(config, out, device) as team,
         team.folder(out) as own,
@@ -246,7 +246,7 @@ def _write_config(config: TrainConfig, data: Data, model: GraphACE | LinearACE, 
 
 
 @contextlib.contextmanager
-def _reproducible(threads: int) -> Iterator[None]:
+def reproducible(threads: int) -> Iterator[None]:
     """A fixed number of threads, and no time wasted on denormal numbers."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -16,6 +16,7 @@ from gace.commands.train import command
 from gace.errors import InputError, TrainingDivergedError
 from gace.structures.io import set_labels, write_structures
 from gace.structures.neighbours import build_graph
+from gace.training import rate_finder
 from gace.training.curve import Line, svg, table
 from gace.training.rate_finder import find_learning_rate
 from gace.training.run import train
@@ -307,3 +308,19 @@ def test_frozen_bonding_energies_are_the_start_models(config, start, tmp_path):
     before = gace.load(start).members[0].shift.detach()
     assert torch.equal(found["kept"], before)
     assert not torch.equal(found["moved"], before)
+
+
+def test_the_sweep_keeps_to_its_threads(config, tmp_path, monkeypatch):
+    """As training does: a busy machine's other cores are not its own, and sums depend on their number."""
+    seen, sweep = [], rate_finder._sweep
+    monkeypatch.setattr(
+        rate_finder, "_sweep", lambda *given: seen.append(torch.get_num_threads()) or sweep(*given)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        find_learning_rate(config(labelled(2)), tmp_path / "sweep")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
