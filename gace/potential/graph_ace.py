@@ -365,7 +365,24 @@ def features(invariants: list[Tensor]) -> Tensor:
 
 
 def _check(h: Mapping[str, Any]) -> None:
-    """Raise InputError for the first hyperparameter that is out of range."""
+    """Raise InputError for the first hyperparameter that is of another kind or out of range."""
+    least = {
+        "channels": 1,
+        "l_message": 0,
+        "n_radial": 1,
+        "cutoff_power": 2,
+        "densities": 0,
+        "readout_hidden": 0,
+    }
+    for name, lowest in least.items():
+        if not isinstance(h[name], int) or h[name] < lowest:
+            raise InputError(f"{name} must be a whole number, {lowest} or larger (got {h[name]!r})")
+    for name in ("radial_hidden", "l_max", "order"):
+        if not all(isinstance(one, int) for one in h[name]):
+            raise InputError(f"{name} must be whole numbers (got {h[name]!r})")
+    for name in ("radial_decay", "core_reach", "order_decay", "degree_decay"):
+        if not isinstance(h[name], int | float) or not 0 <= h[name] < math.inf:
+            raise InputError(f"{name} must be a number, zero or larger (got {h[name]!r})")
     conditions = [
         (
             len(h["elements"]) > 0 and len(set(h["elements"])) == len(h["elements"]),
@@ -375,8 +392,6 @@ def _check(h: Mapping[str, Any]) -> None:
         (len(h["l_max"]) >= 1 and min(h["l_max"], default=-1) >= 0, "l_max needs one degree ≥ 0 per layer"),
         (len(h["order"]) == len(h["l_max"]), "order needs one value per layer"),
         (all(1 <= o <= 4 for o in h["order"]), f"order must be 1, 2, 3 or 4 (got {h['order']})"),
-        (h["channels"] >= 1, f"channels must be positive (got {h['channels']})"),
-        (h["l_message"] >= 0, f"l_message must not be negative (got {h['l_message']})"),
         (
             h["embedding"] in ("network", "polynomial"),
             f"embedding must be network or polynomial (got {h['embedding']})",

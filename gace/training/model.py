@@ -156,7 +156,7 @@ def make_model(config: TrainConfig, data: Data, packed: Packed) -> GraphACE:
             scale=label_scale(data.train, data.train_labels, data.isolated_atoms),
             seed=derive_seed(config.seed, "parameters"),
         )
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"potential.overrides: {error}") from None
     model.set_shift(bonding_energies(data.train, data.train_labels, data.isolated_atoms))
     # evenly spread over the data, whose order depends on their content only

@@ -139,3 +139,20 @@ def test_structures_without_weight_are_no_training(refusal):
 def test_an_element_that_is_none_is_refused(refusal, preset):
     potential = {"preset": preset, "overrides": {}, "elements": ["Cu", "Xx"]}
     assert "potential.elements: no element 'Xx'" in refusal(cells(), potential=potential)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"readout_hidden": -1}, "readout_hidden must be a whole number, 0 or larger (got -1)"),
+        ({"n_radial": 0}, "n_radial must be a whole number, 1 or larger"),
+        ({"cutoff_power": 1}, "cutoff_power must be a whole number, 2 or larger"),
+        ({"channels": 2.5}, "channels must be a whole number, 1 or larger (got 2.5)"),
+        ({"radial_hidden": "wide"}, "radial_hidden must be whole numbers"),
+        ({"core_reach": -1}, "core_reach must be a number, zero or larger (got -1.0)"),
+        ({"order_decay": "slow"}, "order_decay must be a number, zero or larger (got 'slow')"),
+        ({"pair_cutoffs": "Cu-Cu"}, "potential.overrides: "),
+    ],
+)
+def test_overrides_of_another_kind_are_refused(refusal, overrides, message):
+    assert message in refusal(cells(), potential={"overrides": TINY | overrides})
