@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from gace.errors import InputError
 from gace.training.batches import Packed
@@ -107,9 +108,15 @@ class Plateau:
     last_epoch: int = 0
     last_fall: int = 0
     factor: float = 1.0
+    measure: list[float] = field(default_factory=list)
 
-    def see(self, score: float, epoch: int, config: TrainingConfig) -> bool:
-        """Take note of a validation; True if it is the best so far."""
+    def see(self, score: float, epoch: int, config: TrainingConfig, measure: Sequence[float] = ()) -> bool:
+        """Take note of a validation; True if it is the best so far.
+
+        Scores of another ``measure`` (weights of a loss) are not comparable: progress is counted anew.
+        """
+        if list(measure) != self.measure:
+            self.measure, self.best = list(measure), math.inf
         improved = score < self.best
         self.last_epoch = epoch
         if improved:

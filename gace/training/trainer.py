@@ -285,9 +285,17 @@ class Trainer:
                 )
             if found["forces"] is not None:
                 note += f", validation forces {found['forces']['mae']:.1f} meV/Å"
-        if self.plateau.see(score, epoch, self.settings) and self.validation is not None:
+        measure = () if self.validation is not None else self._weights_of_epoch
+        if self.plateau.see(score, epoch, self.settings, measure) and self.validation is not None:
             self.best = {name: one.detach().clone() for name, one in self.averaged.state_dict().items()}
         self._finish_line(metrics, bar, line, note)
+
+    @property
+    def _weights_of_epoch(self) -> list[float]:
+        """Of the loss, in the first and the last step of the epoch that has just ended."""
+        whole = self.total_epochs * self.steps_per_epoch
+        shares = (self.step - self.steps_per_epoch) / whole, (self.step - 1) / whole
+        return [one for share in shares for one in stage_weights(self.settings, share, self.has_stress)]
 
     def _finish_line(self, metrics: MetricsFile, bar: ProgressBar, line: dict[str, Any], note: str) -> None:
         metrics.append(line)

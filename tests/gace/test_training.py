@@ -324,3 +324,11 @@ def test_a_finished_run_without_its_bundle_is_no_result(configure, tmp_path):
     bundle.rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"finished run whose .*potential is gone: delete .*run"):
         train(config, tmp_path / "run", progress=False)
+
+
+def test_patience_with_the_training_loss_begins_anew_with_a_stage(configure, tmp_path):
+    """A thousandfold weight makes a larger loss, which is no lack of progress."""
+    stages = [{"fraction": 0.5}, {"fraction": 0.5, "energy_weight": 1e6}]
+    training = {"max_epochs": 24, "batch_size": 8, "patience": 4, "stages": stages, "learning_rate": 0.01}
+    result = train(configure(training=training), tmp_path / "run", progress=False)
+    assert (result.ending, result.epochs) == ("completed", 24)
