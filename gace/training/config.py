@@ -215,6 +215,10 @@ class TrainingConfig(Closed):
         "default: where at least 10000 steps are planned; on a GPU the step is recorded as a CUDA graph "
         "instead, unless this is false",
     )
+    matmul: Literal["ieee", "tf32"] = Field(
+        default="ieee",
+        description="matrix products of float32 on a GPU; tf32: factors of 10 bits, sums in float32",
+    )
     processes: int = Field(
         default=1,
         gt=0,

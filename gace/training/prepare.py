@@ -58,6 +58,8 @@ class Data:
             for name in names:
                 settings[section].pop(name)
         settings["potential"].pop("start_from")
+        if config.training.matmul == "ieee":
+            settings["training"].pop("matmul")  # runs begun before it could be chosen are the same runs
         if config.pretraining is not None:
             teacher = settings["pretraining"]["teacher"]
             teacher["kwargs"] = arguments_by_content(teacher["calculator"], teacher["kwargs"])

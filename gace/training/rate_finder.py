@@ -65,7 +65,7 @@ def find_learning_rate(config: TrainConfig | Mapping[str, Any], out: str | Path)
     out, device = Path(out), resolve_device(config.device)
     data = read_data(config)
     check_writable(out)
-    with reproducible(config.threads):
+    with reproducible(config, device):
         packed, _ = pack(data, config, choose_cutoff(config, data), device, out)
         model = make_model(config, data, packed).to(device, resolve_dtype(config.dtype))
         sweep = _sweep(config, model, packed, data.n_new)

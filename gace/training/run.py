@@ -24,7 +24,7 @@ from gace.files import read_json, write_atomic
 from gace.linear.anchors import anchors_of
 from gace.linear.fit import fit
 from gace.linear.model import LinearACE
-from gace.potential.devices import resolve_device, resolve_dtype
+from gace.potential.devices import matmul_precision, resolve_device, resolve_dtype
 from gace.potential.graph_ace import GraphACE
 from gace.training import checkpoint as saved
 from gace.training.batches import Packed
@@ -88,10 +88,10 @@ def train(
     if finished is not None:
         return finished
     if is_linear(config):
-        with reproducible(config.threads):
+        with reproducible(config, device):
             return _fit_linear(config, data, cutoff, fingerprint, out, progress)
     with (
-        reproducible(config.threads),
+        reproducible(config, device),
         _signals() as interrupted,
         assembled(config, out, device) as team,
         team.folder(out) as own,
@@ -246,14 +246,17 @@ def _write_config(config: TrainConfig, data: Data, model: GraphACE | LinearACE, 
 
 
 @contextlib.contextmanager
-def reproducible(threads: int) -> Iterator[None]:
-    """A fixed number of threads, and no time wasted on denormal numbers."""
+def reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Threads and precision as configured, whatever the process has set; no time lost on denormal numbers."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)
     try:
         # the sums of linear algebra depend on the number too, and by itself it takes all cores
-        with threadpool_limits(threads, user_api="blas"):
+        with (
+            threadpool_limits(config.threads, user_api="blas"),
+            matmul_precision(config.training.matmul, device),
+        ):
             yield
     finally:
         torch.set_flush_denormal(False)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gace.config import parse_config
 from gace.errors import InputError
 from gace.potential.devices import matmul_precision
+from gace.training.config import TrainConfig
+from gace.training.run import reproducible
 
 
 @pytest.mark.parametrize(("name", "expected"), [("ieee", "highest"), ("tf32", "high")])
@@ -32,3 +35,16 @@ def test_unknown_name(single):
         pass
     potential = single.to()
     assert potential.matmul == "ieee"
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ieee", "highest"), ("tf32", "high")])
+def test_training_has_its_own(name, expected):
+    """``training.matmul`` holds while steps are computed on a GPU, and the process gets its own back."""
+    config = parse_config({"data": {"train": "train.xyz"}, "training": {"matmul": name}}, TrainConfig)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with reproducible(config, torch.device("cuda", 0)):
+            assert torch.get_float32_matmul_precision() == expected
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -125,6 +125,14 @@ def test_another_configuration_in_the_same_folder_is_refused(configure, tmp_path
         train(configure(training={"learning_rate": 0.01}), tmp_path / "run", progress=False)
 
 
+def test_runs_begun_before_matmul_could_be_chosen_go_on(configure, tmp_path):
+    """Their identity does not name it; another precision is another run."""
+    train(configure(), tmp_path / "run", progress=False)
+    assert "matmul" not in json.loads((tmp_path / "run/summary.json").read_text())["fingerprint"]["training"]
+    with pytest.raises(InputError, match=r"training\.matmul = None, now tf32"):
+        train(configure(training={"matmul": "tf32"}), tmp_path / "run", progress=False)
+
+
 def test_other_data_in_the_same_folder_are_refused(configure, tmp_path):
     train(configure(), tmp_path / "run", progress=False)
     with pytest.raises(InputError, match=r"other data \(data\.train\)"):
