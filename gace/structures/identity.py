@@ -67,7 +67,8 @@ def dataset_hash(structures: Sequence[Atoms]) -> str:
 def _rounded(values: np.ndarray, step: float) -> bytes:
     """Values as whole multiples of ``step``; integers, so that -0.0 and 0.0 agree.
 
-    NaN is the least of all integers, which casting it makes of it on some processors only.
+    What is no number or beyond them is the least of all integers, which casting makes of it on some
+    processors only.
     """
     steps = np.rint(np.asarray(values, dtype=float) / step)
-    return np.where(np.isnan(steps), -(2.0**63), steps).astype("<i8").tobytes()
+    return np.where(np.abs(steps) < 2.0**63, steps, -(2.0**63)).astype("<i8").tobytes()
