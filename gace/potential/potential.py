@@ -15,6 +15,7 @@ from gace.errors import InputError
 from gace.potential.compiled import evaluate_eagerly, evaluators
 from gace.potential.derivatives import Prediction
 from gace.potential.devices import matmul_precision, resolve_device, resolve_dtype
+from gace.potential.forks import one_thread_after_forks
 from gace.potential.rebuild import raised
 from gace.structures.graph import Graph
 from gace.structures.neighbours import Neighbourhood, collate, neighbourhood
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gace.potential.graph_ace import GraphACE
     from gace.uncertainty.container import Uncertainty
 
+one_thread_after_forks()
 
 TABLES_PAY = 2000
 """Atoms to be evaluated beyond which making tables takes less time than they save (four elements)."""
