@@ -12,6 +12,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from gace.engines.device_list import DeviceList
 from gace.engines.verlet import VerletList
 from gace.errors import InputError
+from gace.potential.devices import differentiating
 from gace.potential.potential import Potential, StructurePrediction
 from gace.structures.graph import Graph
 from gace.structures.neighbours import collate
@@ -26,6 +27,7 @@ class PotentialCalculator(Calculator):
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
 
+    @differentiating
     def __init__(
         self, potential: Potential, *, skin: float = 0.5, uncertainty: bool = True, path: str = "tabulated"
     ) -> None:

@@ -26,7 +26,7 @@ from ase.data import atomic_numbers
 
 from gace.errors import BundleError, InputError
 from gace.files import sha256_file, sync_folder
-from gace.potential.devices import resolve_device, resolve_dtype
+from gace.potential.devices import differentiating, resolve_device, resolve_dtype
 from gace.potential.potential import Potential
 from gace.potential.rebuild import built
 
@@ -87,6 +87,7 @@ def save_bundle(potential: Potential, path: str | Path) -> Path:
     return path
 
 
+@differentiating
 def load(
     source: str | Path, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "float64"
 ) -> Potential:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
 from gace.errors import InputError, nearest
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -44,6 +48,20 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     if dtype not in DTYPES:
         raise InputError(f"no dtype called '{dtype}'{nearest(dtype, DTYPES)}")
     return DTYPES[dtype]
+
+
+def differentiating(function: Function) -> Function:
+    """Let a function differentiate, whatever its caller has switched off.
+
+    Tensors made in PyTorch's inference mode can never be differentiated through, and forces are derivatives.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode(False), torch.enable_grad():
+            return function(*args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
 
 
 MATMUL = {"ieee": "highest", "tf32": "high"}

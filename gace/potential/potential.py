@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gace.errors import InputError
 from gace.potential.compiled import evaluate_eagerly, evaluators
 from gace.potential.derivatives import Prediction
-from gace.potential.devices import matmul_precision, resolve_device, resolve_dtype
+from gace.potential.devices import differentiating, matmul_precision, resolve_device, resolve_dtype
 from gace.potential.forks import one_thread_after_forks
 from gace.potential.rebuild import raised
 from gace.structures.graph import Graph
@@ -180,6 +180,7 @@ class Potential:
             raise InputError(f"an exported file cannot be {purpose}: give its bundle")
         return self.members
 
+    @differentiating
     def to(
         self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> Potential:
@@ -199,6 +200,7 @@ class Potential:
         other._evaluators = None
         return other
 
+    @differentiating
     def evaluated_by(self, path: str) -> Potential:
         """This potential, evaluated by another path (as it is made: ``eager``).
 
@@ -225,6 +227,7 @@ class Potential:
         """The graph of one structure in this potential's terms."""
         return neighbourhood(atoms, self.elements, self.cutoff)
 
+    @differentiating
     def evaluate_graph(self, graph: Graph, uncertainty: bool = False) -> GraphPrediction:
         """Energies and derivatives of a batch, averaged over the members.
 
@@ -233,6 +236,8 @@ class Potential:
             uncertainty: also compute committee spread and γ where available.
         """
         graph = graph.to(self.device, self.dtype)
+        if graph.edge_vector.is_inference():  # forces are derivatives, which such tensors do not have
+            graph = Graph(*(one.clone() for one in graph))
         with matmul_precision(self.matmul, self.device):
             if self._evaluators is not None:
                 outputs = [evaluate(graph) for evaluate in self._evaluators]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gace.basis import RadialNetwork, smooth_cutoff
+from gace.potential.devices import differentiating
 from gace.potential.graph_ace import GraphACE
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
@@ -65,6 +66,7 @@ class RadialTable:
     error: float
 
 
+@differentiating
 def radial_tables(model: GraphACE, tolerance: float | None = None) -> list[RadialTable] | None:
     """One table per layer in the model's precision; None where that many pairs take too much memory.
 

@@ -4,10 +4,12 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 
+import gace
 from gace.engines.verlet import VerletList
 from gace.errors import InputError
 from gace.potential import compiled
@@ -147,6 +149,25 @@ def test_a_refused_structure_leaves_the_list_as_it_was(single):
 def test_impossible_skins_are_refused(single, skin):
     with pytest.raises(InputError, match="skin must be a length of 0 Å or more"):
         single.calculator(skin=skin)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("path", ["tabulated", "eager"])
+def test_nothing_depends_on_what_the_caller_differentiates(single, bundle, ethanol, mode, path):
+    """Forces are the potential's own derivatives: calculators are made and used where gradients are off."""
+    expected = attached(ethanol, single).get_forces()
+    with mode():
+        made = attached(ethanol, single, path=path)
+        assert made.get_forces() == pytest.approx(expected, abs=1e-6)
+        loaded = gace.load(bundle, device="cpu", dtype="float32")
+        inside = attached(ethanol, loaded, path=path, dtype="float64")
+        (inside_too,) = loaded.to(dtype="float64").predict([ethanol])
+        forces = inside.get_forces()
+    assert inside_too.forces == pytest.approx(forces, abs=1e-6)
+    made.calc.reset()
+    assert made.get_forces() == pytest.approx(expected, abs=1e-6)
+    inside.calc.reset()
+    assert np.array_equal(inside.get_forces(), forces)
 
 
 @pytest.mark.parametrize("path", ["compiled", "auto"])
