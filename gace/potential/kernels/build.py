@@ -1,7 +1,8 @@
 """Build the C++ kernels once per machine and load them.
 
 Plain C functions without PyTorch's headers: a few seconds of compile time, and any version of PyTorch
-will do. The library is kept in the user's cache, keyed by source, compiler and processor.
+will do. The library is kept in the user's cache, keyed by source, compiler and processor, with its own
+checksum at its end: one that a full disk or a crash has cut short would end every process without a word.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         path = _path(compiler)
-        if not path.exists():
+        if not _whole(path):
             _build(compiler, path)
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
         reason = getattr(error, "stderr", None) or str(error)
         warnings.warn(f"kernels could not be built, going on without: {reason!r}", stacklevel=2)
         return None
@@ -47,7 +48,7 @@ def library() -> ctypes.CDLL | None:
 def _path(compiler: str) -> Path:
     """Where the library of these sources, compiler and processor lies."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=30).stdout
-    key = hashlib.sha256(version + repr((FLAGS, _processor())).encode())
+    key = hashlib.sha256(version + repr((FLAGS, _processor(), "checksum")).encode())
     for name in (*SOURCES, *HEADERS):
         key.update((HERE / name).read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -63,6 +64,16 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
 
 
+def _whole(path: Path) -> bool:
+    """Whether the library is there as it was built."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    size = hashlib.sha256().digest_size
+    return len(content) > size and hashlib.sha256(content[:-size]).digest() == content[-size:]
+
+
 def _build(compiler: str, path: Path) -> None:
     """Compile to a file of its own, then move it into place: others may be doing the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,4 +87,9 @@ def _build(compiler: str, path: Path) -> None:
             list(pool.map(lambda name, made: run("-c", str(HERE / name), "-o", made), SOURCES, objects))
         made = Path(folder) / path.name
         run("-shared", *objects, "-o", str(made))
+        content = made.read_bytes()
+        with made.open("ab") as file:  # the loader takes no notice of what comes after the sections
+            file.write(hashlib.sha256(content).digest())
+            file.flush()
+            os.fsync(file.fileno())
         made.replace(path)
