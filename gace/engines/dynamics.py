@@ -100,13 +100,22 @@ def molecular_dynamics(
     Raises:
         InputError: a value out of its range.
     """
-    _check(steps=steps, temperature=temperature, timestep=timestep, friction=friction, every=every)
+    last_temperature = temperature if final_temperature is None else final_temperature
+    _check(
+        steps=steps,
+        temperature=temperature,
+        final_temperature=last_temperature,
+        timestep=timestep,
+        friction=friction,
+        every=every,
+    )
     if ensemble not in ("nve", "nvt"):
         raise InputError(f"no ensemble called '{ensemble}'{nearest(ensemble, ['nve', 'nvt'])}")
+    if ensemble == "nve" and final_temperature is not None:
+        raise InputError("a final temperature is a thermostat's: leave it out, or choose the ensemble 'nvt'")
     moving = start_moving(atoms, temperature, seed)
     moving.calc = calculator
     dynamics = _integrator(moving, ensemble, temperature, timestep, friction, seed)
-    last_temperature = temperature if final_temperature is None else final_temperature
     frames: list[tuple[float, float, float]] = []
     done, status = 0, "done"
     while True:
@@ -203,15 +212,24 @@ def _sane(frame: Frame) -> bool:
     return bool(finite and frame.temperature < RUNAWAY_TEMPERATURE)
 
 
-def _check(*, steps: int, temperature: float, timestep: float, friction: float, every: int) -> None:
+def _check(
+    *,
+    steps: int,
+    temperature: float,
+    final_temperature: float,
+    timestep: float,
+    friction: float,
+    every: int,
+) -> None:
     """Ranges of the numbers a user gives."""
     for name, value, least in (
         ("steps", steps, 0),
         ("temperature", temperature, 0),
+        ("final_temperature", final_temperature, 0),
         ("friction", friction, 0),
         ("every", every, 1),
     ):
-        if not value >= least:
-            raise InputError(f"{name} must be at least {least}, got {value}")
-    if not timestep > 0:
-        raise InputError(f"timestep must be positive, got {timestep}")
+        if not least <= value < float("inf"):
+            raise InputError(f"{name} must be a finite number of at least {least}, got {value}")
+    if not 0 < timestep < float("inf"):
+        raise InputError(f"timestep must be positive and finite, got {timestep}")

@@ -104,7 +104,18 @@ def test_runaway_is_an_ending_not_an_error():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("steps", -1), ("temperature", -5), ("timestep", 0), ("friction", -1), ("every", 0)],
+    [
+        ("steps", -1),
+        ("temperature", -5),
+        ("timestep", 0),
+        ("friction", -1),
+        ("every", 0),
+        ("final_temperature", -50),
+        ("final_temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("timestep", float("inf")),
+        ("friction", float("inf")),
+    ],
 )
 def test_impossible_numbers_are_named(copper, option, value):
     with pytest.raises(InputError, match=option):
@@ -131,3 +142,8 @@ def test_a_runaway_between_two_observations_is_an_ending_too(single):
     assert outcome.steps < 60
     with pytest.raises(InputError, match="no parameters for element"):
         molecular_dynamics(molecule("HCl"), calculator, steps=1)
+
+
+def test_a_ramp_without_a_thermostat_is_refused(copper):
+    with pytest.raises(InputError, match="final temperature"):
+        run(copper, ensemble="nve", final_temperature=500.0)
