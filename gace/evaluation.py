@@ -74,8 +74,8 @@ def evaluate(
         ``forces``), and all measures with their intervals under ``uncertainty``.
 
     Raises:
-        InputError: no structures, no label at all, an unknown element, or error bars asked of a
-            potential that has none.
+        InputError: no structures, no label at all, an infinite one, an unknown element, or error bars
+            asked of a potential that has none.
         GaceError: a prediction is not finite.
     """
     if not structures:
@@ -91,8 +91,12 @@ def evaluate(
         # a NaN must not pass for a missing label
         if not (np.isfinite(prediction.energy) and np.isfinite(prediction.forces).all()):
             raise GaceError(f"structure {len(rows)}: the predicted energy or a force is not finite")
+        labels = labels_of(atoms)
+        for name, value in labels._asdict().items():
+            if value is not None and np.isinf(value).any():
+                raise InputError(f"structure {len(rows)}: its label {name} is infinite")
         rows.append(residuals(atoms, prediction))
-        stresses.append((labels_of(atoms).stress, prediction.stress))
+        stresses.append((labels.stress, prediction.stress))
         if progress is not None:
             progress(len(rows))
     if all(np.isnan(one.energy) and np.isnan(one.forces).all() for one in rows):

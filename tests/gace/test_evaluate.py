@@ -153,3 +153,13 @@ def test_a_nan_prediction_is_no_missing_label(single, ethanols, off_by, make_mod
     broken.members[0].scale.fill_(float("nan"))
     with pytest.raises(GaceError, match="not finite"):
         evaluate(broken, off_by(ethanols[:1], [0.0]))
+
+
+@pytest.mark.parametrize("label", ["energy", "forces", "stress"])
+def test_an_infinite_label_is_named(single, ethanol, label):
+    """As programs write what overflowed; JSON knows no infinity."""
+    values = {"energy": 1.0, "forces": np.zeros((9, 3)), "stress": np.zeros((3, 3))}
+    values[label] = np.full(np.shape(values[label]), np.inf)
+    sound = set_labels(ethanol, 1.0)
+    with pytest.raises(InputError, match=f"structure 1: its label {label} is infinite"):
+        evaluate(single, [sound, set_labels(ethanol, **values)])
