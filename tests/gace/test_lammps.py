@@ -179,6 +179,17 @@ def test_the_box_may_move(start, silicon_potential):
     )
 
 
+def test_nothing_is_left_of_atoms_that_were_deleted(start, committee, triclinic):
+    lmp = start(triclinic, ["O", "C", "H"])
+    coupling = attach(lmp, committee, elements=["O", "C", "H"])
+    lmp.command("run 0")
+    assert coupling.energy < -1000.0
+    lmp.commands_string("delete_atoms group all\nrun 0")
+    assert lmp.get_thermo("pe") == 0.0
+    assert lmp.get_thermo("press") == 0.0
+    assert coupling.energy == 0.0
+
+
 def test_a_failing_evaluation_ends_the_run(start, single, ethanol, capsys):
     """Exceptions in the callback are lost on LAMMPS: it would go on without forces."""
     inside = ethanol.copy()

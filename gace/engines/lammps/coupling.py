@@ -81,8 +81,11 @@ class Coupling:
             positions: Å ``(N, 3)``.
             forces: eV/Å ``(N, 3)``, to be filled in.
         """
-        if self.failure is None and n_atoms:
+        if self.failure is None:
             try:
+                if n_atoms == 0:  # all were deleted: nothing may be left of those
+                    self._tell(0.0, np.zeros((3, 3)))
+                    return
                 self._serve(np.asarray(tag).reshape(-1), positions, forces)
                 return
             # ctypes would print the exception and let LAMMPS go on without forces
@@ -102,11 +105,8 @@ class Coupling:
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         lmp, fix = self._lmp, self._fix
-        self.energy = float(result.energy[0])
-        lmp.fix_external_set_energy_global(fix, self.energy)
+        self._tell(float(result.energy[0]), result.virial[0])
         lmp.fix_external_set_energy_peratom(fix, result.energies[back])
-        (xx, xy, xz), (_, yy, yz), (_, _, zz) = -result.virial[0]  # LAMMPS: pressure positive
-        lmp.fix_external_set_virial_global(fix, [xx, yy, zz, xy, xz, yz])
         if result.energy_std is not None:
             lmp.fix_external_set_vector(fix, 1, float(result.energy_std[0]))
         if result.gamma is not None:
@@ -115,6 +115,13 @@ class Coupling:
             lmp.fix_external_set_vector(fix, 2, largest)
             lmp.numpy.extract_atom(f"d_{GAMMA}")[: len(order)] = result.gamma[back]
         self.evaluations += 1
+
+    def _tell(self, energy: float, virial: NDArray[np.float64]) -> None:
+        """Give LAMMPS the energy (eV) and the virial (eV, ours) of all atoms together."""
+        self.energy = energy
+        self._lmp.fix_external_set_energy_global(self._fix, energy)
+        (xx, xy, xz), (_, yy, yz), (_, _, zz) = -virial  # LAMMPS: pressure positive
+        self._lmp.fix_external_set_virial_global(self._fix, [xx, yy, zz, xy, xz, yz])
 
     def _evaluate(self, atoms: Atoms) -> GraphPrediction:
         """Neighbours by our own search, which sees every image; then the potential."""
