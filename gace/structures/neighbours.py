@@ -24,6 +24,9 @@ from gace.structures.search import search
 MAX_BOXES = 1e5
 """Boxes of the cutoff's size into which vesin divides space at most; there are larger ones from there on."""
 
+FARTHEST = 1e8
+"""Å from the origin up to which vesin may count in cells: it does so in 32 bits."""
+
 
 class Neighbourhood(NamedTuple):
     """The graph of one structure as NumPy arrays, to be computed once and batched often."""
@@ -66,7 +69,7 @@ def find_edges(atoms: Atoms, cutoff: float) -> Edges:
     positions, cell, periodic = np.asarray(atoms.positions), complete_cell(atoms), np.asarray(atoms.pbc)
     if not np.isfinite(positions).all():
         raise InputError("a position is NaN or infinite")
-    if _divisible(positions, cell, periodic, cutoff):
+    if np.abs(positions).max(initial=0.0) < FARTHEST and _divisible(positions, cell, periodic, cutoff):
         centre, neighbour, image = _found_by_vesin(positions, cell, periodic, cutoff)
     else:
         along = tuple(map(bool, periodic))

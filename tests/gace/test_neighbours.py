@@ -194,6 +194,19 @@ def test_large_flat_cells(pbc, flat):
     assert as_list(find_edges(atoms, CUTOFF)) == sorted(expected)
 
 
+@pytest.mark.parametrize("cells", [1e6, 3e9, -1e10])
+def test_an_atom_many_cells_away_has_the_neighbours_it_would_have_at_home(cells):
+    """As positions that were never wrapped: vesin counts cells in 32 bits, and they came out wrong."""
+    home = bulk("Si", cubic=True)
+    home.set_cell(np.full(3, 4.0), scale_atoms=True)
+    away = home.copy()
+    away.positions[0] += cells * away.cell.array[0]
+    expected, found = find_edges(home, CUTOFF), find_edges(away, CUTOFF)
+    assert np.array_equal(np.bincount(found.centre), np.bincount(expected.centre))
+    lengths = [np.sort(np.linalg.norm(edges.vector, axis=1)) for edges in (found, expected)]
+    np.testing.assert_allclose(*lengths, atol=1e-4)
+
+
 def test_positions_near_the_largest_float():
     atoms = Atoms("HH", positions=[[-1.5e308, 0, 0], [1.5e308, 0, 0]])
     assert as_list(find_edges(atoms, CUTOFF)) == []
