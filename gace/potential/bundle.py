@@ -109,7 +109,7 @@ def load(
     if str(source).endswith(".pt2"):
         from gace.potential.exported import load_exported
 
-        return load_exported(source)
+        return load_exported(source).to(device, dtype)
     with fetched(source) as folder:
         return read_bundle(folder, resolve_device(device), resolve_dtype(dtype))
 

@@ -58,8 +58,7 @@ def evaluators(members: Sequence[GraphACE], path: str, *, features: bool = True)
     Raises:
         InputError: an unknown path, or ``compiled`` without a C++ compiler.
     """
-    if path not in PATHS:
-        raise InputError(f"no path called '{path}': choose {', '.join(PATHS[:-1])} or {PATHS[-1]}")
+    check_path(path)
     if path == "compiled" and not compiler_available():
         raise InputError("the compiled path needs a C++ compiler (c++, g++ or clang++) on the PATH")
     if path == "tabulated":
@@ -76,6 +75,16 @@ def evaluators(members: Sequence[GraphACE], path: str, *, features: bool = True)
         partial(codes.setdefault(_architecture(member), Code(wait=path == "compiled")), member)
         for member in members
     ]
+
+
+def check_path(path: str) -> None:
+    """Refuse what is none of :data:`PATHS`.
+
+    Raises:
+        InputError: an unknown path.
+    """
+    if path not in PATHS:
+        raise InputError(f"no path called '{path}': choose {', '.join(PATHS[:-1])} or {PATHS[-1]}")
 
 
 def written_out(

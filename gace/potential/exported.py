@@ -27,6 +27,8 @@ from torch.nn.functional import pad
 from gace.errors import BundleError, InputError
 from gace.files import sync_folder
 from gace.potential.compilation import compiler_available
+from gace.potential.compiled import check_path
+from gace.potential.devices import resolve_device, resolve_dtype
 from gace.potential.kernels.calls import without_kernels
 from gace.potential.potential import GraphPrediction, Potential
 from gace.structures.graph import Graph, forces_from_edges
@@ -150,14 +152,15 @@ def load_exported(path: str | Path) -> ExportedPotential:
         raise BundleError(f"{path} has format version {described['format_version']}: export it again")
     if described["device"] == "cuda" and not torch.cuda.is_available():
         raise BundleError(f"{path} was exported for a GPU, and torch sees none")
-    return ExportedPotential(code, described)
+    return ExportedPotential(code, described, path.resolve())
 
 
 class ExportedPotential(Potential):
     """A potential whose code was made ahead of time: the mean of its members, in one precision."""
 
-    def __init__(self, code: Callable[..., Any], described: dict[str, Any]) -> None:
-        self.code, self.described = code, described
+    def __init__(self, code: Callable[..., Any], described: dict[str, Any], path: Path | None = None) -> None:
+        """See :func:`load_exported`; ``path``: the file, which another process opens for itself."""
+        self.code, self.described, self.path = code, described, path
         self.members, self.weights = [], ()
         self.elements = tuple(described["elements"])
         self.cutoff = float(described["cutoff"])
@@ -170,6 +173,23 @@ class ExportedPotential(Potential):
     def __repr__(self) -> str:
         elements = "".join(self.elements)
         return f"ExportedPotential({elements}, cutoff={self.cutoff:g} Å, {self.device}, {self.dtype})"
+
+    def __copy__(self) -> ExportedPotential:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ExportedPotential:
+        other = copy.copy(self)  # nothing in the code changes, and it cannot be copied
+        other.isolated_atom_energies, other.metadata = copy.deepcopy(
+            (self.isolated_atom_energies, self.metadata), memo
+        )
+        return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.path is None:
+            raise InputError("an exported potential goes to another process by its file, and has none")
+        return load_exported, (self.path,)
 
     @property
     def device(self) -> torch.device:
@@ -185,11 +205,24 @@ class ExportedPotential(Potential):
     def to(
         self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> ExportedPotential:
-        """Itself: code has one device and one precision, whatever is asked for."""
+        """Itself: code has one device and one precision, whichever is asked for.
+
+        Raises:
+            InputError: there is no such device or dtype.
+        """
+        if device is not None:
+            resolve_device(device)
+        if dtype is not None:
+            resolve_dtype(dtype)
         return self
 
     def evaluated_by(self, path: str) -> ExportedPotential:
-        """Itself: there is one way to evaluate it."""
+        """Itself: there is one way to evaluate it.
+
+        Raises:
+            InputError: an unknown path.
+        """
+        check_path(path)
         return self
 
     def evaluated_for(self, structures: Iterable[Atoms]) -> ExportedPotential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 import gace
+import gace.potential.exported as module
 from gace.cli import main
 from gace.engines.lammps.mliap import Unified
 from gace.errors import BundleError, InputError
@@ -116,6 +118,39 @@ def test_it_has_no_members_to_be_taken(potential, stand_in, tmp_path):
     ):
         with pytest.raises(InputError, match=r"an exported file cannot be .*: give its bundle"):
             call()
+
+
+def test_what_does_not_exist_is_refused(stand_in):
+    """Although one device, one precision and one path are all there is."""
+    assert stand_in.calculator("cpu", "float32", path="eager").potential.dtype == torch.float64
+    for options in (dict(device="tpu"), dict(dtype="float16"), dict(path="nonsense")):
+        with pytest.raises(InputError, match=r"no (device|dtype|path) called"):
+            stand_in.calculator(**options)
+
+
+class _Code:
+    """Code can neither be copied nor pickled."""
+
+    def __call__(self, *arguments):
+        raise AssertionError
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle code")
+
+
+def test_a_copy_shares_the_code_and_another_process_opens_the_file(stand_in, monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(module, "load_exported", lambda path: opened.append(path) or stand_in)
+    potential = ExportedPotential(_Code(), stand_in.described, tmp_path / "potential.pt2")
+    calculator = copy.deepcopy(potential.calculator())
+    assert calculator.potential.code is potential.code
+    assert calculator.potential.metadata is not potential.metadata
+    assert not opened
+    build, arguments = potential.__reduce__()
+    assert build is module.load_exported
+    assert arguments == (tmp_path / "potential.pt2",)
+    with pytest.raises(InputError, match="by its file"):
+        stand_in.__reduce__()
 
 
 @pytest.mark.slow
