@@ -53,7 +53,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--log", type=Path, help="append every result to this file, one JSON object a line")
     parser.add_argument("--out", type=Path, help="also write the tables as markdown")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {args.rounds}")
+    return args
 
 
 def options(text: str) -> tuple[str, list[str], str]:
