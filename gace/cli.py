@@ -16,7 +16,8 @@ from typing import Any
 
 import click
 
-from gace.errors import GaceError, nearest
+from gace.errors import GaceError, OutOfMemoryError, nearest
+from gace.memory import amount, is_lack
 
 GROUP = "gace.commands"
 
@@ -91,6 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"error: {error}", err=True)
         leave_note(error)
         sys.exit(error.exit_code)
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_lack(error):
+            raise
+        lack = OutOfMemoryError(f"out of memory: {amount(error)}")
+        click.echo(f"error: {lack}", err=True)
+        leave_note(lack)
+        sys.exit(lack.exit_code)
     if isinstance(code, int) and code:
         sys.exit(code)
 

@@ -41,6 +41,10 @@ class TrainingDivergedError(GaceError, ArithmeticError):
     """The loss became NaN or infinite; the message names the structures of that batch."""
 
 
+class OutOfMemoryError(GaceError, MemoryError):
+    """Memory was refused; the message says who, how much, and the key to change. The same command goes on."""
+
+
 class ExplorationError(GaceError, RuntimeError):
     """No walker produced a usable structure."""
 

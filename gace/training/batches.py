@@ -131,6 +131,12 @@ class Packed:
             self._weight[indices],
         )
 
+    def labels(self, indices: Tensor) -> Tensor:
+        """Labels that these structures ``(B,)`` have: energies, components of forces, of virials ``(3,)``."""
+        batch = self.batch(indices)
+        known = [(~torch.isnan(one)).sum() for one in (batch.energy, batch.forces, batch.virial)]
+        return torch.stack(known).cpu().double()
+
     def in_order(self, max_atoms: int) -> Iterator[tuple[Tensor, Batch]]:
         """Indices and batches of at most ``max_atoms`` atoms (one structure at least), in order."""
         start, total = 0, 0

@@ -24,6 +24,7 @@ from gace.files import read_json, write_atomic
 from gace.linear.anchors import anchors_of
 from gace.linear.fit import fit
 from gace.linear.model import LinearACE
+from gace.memory import told
 from gace.potential.devices import matmul_precision, resolve_device, resolve_dtype
 from gace.potential.graph_ace import GraphACE
 from gace.training import checkpoint as saved
@@ -41,6 +42,8 @@ from gace.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from gace.training.together import Meeting
+
+FEWER = "have fewer trainings at a time (cluster.workers), or a smaller potential.preset"
 
 
 def train(
@@ -67,6 +70,7 @@ def train(
     Raises:
         InputError: anything wrong with configuration, data or folder, before anything is computed.
         TrainingDivergedError: a loss is not finite; the message names the structures.
+        OutOfMemoryError: not even one structure at a time fits; the state is saved, the same call goes on.
         KeyboardInterrupt: interrupted by a signal, state saved.
     """
     out = Path(out)
@@ -97,7 +101,8 @@ def train(
         team.folder(out) as own,
     ):
         device = team.device
-        packed, validation = pack(data, config, cutoff, device, own)
+        with told("laying out the training data", "data.on_disk: true keeps neighbour lists in files"):
+            packed, validation = pack(data, config, cutoff, device, own)
         checkpoint = saved.load_checkpoint(saved.checkpoint_path(out), device)
         if checkpoint is not None:
             _same_run(checkpoint[1]["fingerprint"], fingerprint, out)
@@ -115,6 +120,7 @@ def train(
         )
         if meeting is not None:
             trainer.compiled = meeting[0].step(meeting[1], model, trainer.penalty)
+            trainer.division.forbid()  # the others wait for the whole batch
         if checkpoint is not None:
             trainer.restore(*checkpoint)
         team.wait()
@@ -126,7 +132,8 @@ def train(
         ):
             for warning in data.warnings:
                 bar.warn(warning)
-            ending = trainer.run(metrics, bar, interrupted)
+            with told("validating", FEWER):
+                ending = trainer.run(metrics, bar, interrupted)
         if ending == "interrupted":
             raise KeyboardInterrupt(
                 f"interrupted after {trainer.step} steps; the same command goes on from here"

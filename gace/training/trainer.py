@@ -13,13 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gace.errors import TrainingDivergedError
+from gace.errors import OutOfMemoryError, TrainingDivergedError
 from gace.potential.graph_ace import GraphACE
 from gace.training import checkpoint as saved
 from gace.training.batches import Batch, Packed
 from gace.training.compiled_step import compiled_step
 from gace.training.config import TrainConfig
 from gace.training.divergence import blame
+from gace.training.division import Division
 from gace.training.losses import Weights, loss_terms, penalty
 from gace.training.metrics import MetricsFile
 from gace.training.optimizer import make_optimizer
@@ -90,6 +91,7 @@ class Trainer:
         self.compiled: Callable[[Batch, Weights], tuple[Tensor, list[Tensor]]] | None = compiled_step(
             config, model, train, self.sampler, self.penalty
         )
+        self.division = Division(train, self.parameters)
         self.step, self.rate, self.plateau = 0, 0.0, Plateau()
         self.best: dict[str, Tensor] = {}
         self._records: list[Tensor] = []
@@ -159,7 +161,11 @@ class Trainer:
             elif self.out_of_time and self.step > 0:
                 ending = "max_minutes"
             else:
-                self._one_step()
+                try:
+                    self._one_step()
+                except OutOfMemoryError:
+                    self._keep(metrics)
+                    raise
                 if self.step % self.steps_per_epoch == 0:
                     self._end_epoch(metrics, bar)
                 if self._asked_to_stop(interrupted):
@@ -167,12 +173,16 @@ class Trainer:
                 elif self.seconds - last_checkpoint < self.settings.checkpoint_seconds:
                     continue
             self._check(self.epochs_done)
-            metrics.flush()
-            if self.team.leads:
-                self.save()
+            self._keep(metrics)
             last_checkpoint = self.seconds
         self._core_seconds_before += self.team.total(self.core_seconds) - self.core_seconds
         return ending
+
+    def _keep(self, metrics: MetricsFile) -> None:
+        """The state after the last whole step, on disk."""
+        metrics.flush()
+        if self.team.leads:
+            self.save()
 
     def _asked_to_stop(self, interrupted: Callable[[], bool]) -> bool:
         """Whether a signal has come; a team follows its leader in this and in what the clock says."""
@@ -192,10 +202,12 @@ class Trainer:
             group["lr"] = rate * group["size"]
         self.rate = rate
         indices = self._batches(epoch)[index]
-        batch = self.train.batch(self.team.share(indices))
+        share = self.team.share(indices)
+        batch = self.train.batch(share)
         weights = self._present(weights)
         own = self.team.weigh(weights, batch, indices)
-        terms = self.team.add(weights, own, self._differentiate(batch, own), self.parameters)
+        found = self.division(share, batch, own, self._differentiate, self.step)
+        terms = self.team.add(weights, own, found, self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
         self.optimizer.step()
         self.step += 1
@@ -209,7 +221,7 @@ class Trainer:
 
     def _differentiate(self, batch: Batch, weights: Weights) -> Tensor:
         """Loss terms ``(4,)``; leaves the gradients at the parameters."""
-        if self.compiled is not None:
+        if self.compiled is not None and self.division.parts == 1:
             terms, gradients = self.compiled(batch, weights)
             for one, gradient in zip(self.parameters, gradients, strict=True):
                 one.grad = gradient
@@ -326,6 +338,7 @@ class Trainer:
             "step": self.step,
             "plateau": plateau,
             "averaged_steps": self._averaged_steps,
+            "parts": self.division.parts,
             "seconds": self.seconds,
             "core_seconds": self.core_seconds,
         }
@@ -339,6 +352,7 @@ class Trainer:
         saved.restore_optimizer(self.optimizer, tensors)
         self._records = list(tensors["records"]) if "records" in tensors else []
         self.step, self._averaged_steps = state["step"], state.get("averaged_steps", 0)
+        self.division.parts = max(self.division.parts, state.get("parts", 1))
         plateau: dict[str, Any] = {
             name: math.inf if value is None else value for name, value in state["plateau"].items()
         }

@@ -57,6 +57,11 @@ def test_cluster_lost(parse, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_out_of_memory(parse, kind):
+    assert parse(kind, failed(1, "OutOfMemoryError", "member 0"))[1] == 402
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_store_locked(parse, kind):
     stderr = "Traceback\nsqlalchemy.exc.OperationalError: (sqlite3) database is locked\n[SQL: …]\n"
     assert parse(kind, failed(1, stderr=stderr))[1] == 311

@@ -8,12 +8,13 @@ are handed to the restarted cluster, where each resumes from what it left on dis
 from __future__ import annotations
 
 import secrets
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from gace.errors import ClusterError
+from gace.errors import ClusterError, OutOfMemoryError
 from gace_platform.cluster.config import Address, AnyProvider, LocalGpu, Slurm
 from gace_platform.cluster.provider import connect
 from gace_platform.cluster.supervise import Ended, run_supervised
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 COUNT_SECONDS = 2.0
 RESUBMISSIONS = 10
+MOST_SPARING = 3
+"""Times that a job is asked to need less memory (``GACE_SPARE_MEMORY`` = 1, 2, 3), each time run alone."""
 
 Outcome = Ended
 """How a job ended, as a value: see :class:`gace_platform.cluster.supervise.Ended`."""
@@ -45,6 +48,31 @@ class Job:
     """Needs a worker that owns a GPU."""
 
 
+@dataclass
+class Hungry:
+    """A job that did not get the memory it wanted beside others."""
+
+    job: Job
+    spent: Outcome
+    """How its last try ended, with the price of all."""
+    sparing: int = 0
+    """How urgently it is asked to need less: 0 not at all, it only runs alone."""
+
+    def next(self) -> Job:
+        """The job for its next try, alone."""
+        return replace(self.job, env={**self.job.env, "GACE_SPARE_MEMORY": str(self.sparing)})
+
+    def add(self, outcome: Outcome) -> Outcome:
+        """The outcome of a try, with the price of those before."""
+        before, self.spent = self.spent, outcome
+        self.spent = outcome._replace(
+            attempts=before.attempts + outcome.attempts,
+            wall_seconds=before.wall_seconds + outcome.wall_seconds,
+            core_seconds=before.core_seconds + outcome.core_seconds,
+        )
+        return self.spent
+
+
 class ConnectionLostError(Exception):
     """The scheduler is gone; jobs that have not ended may be handed to another one."""
 
@@ -59,7 +87,8 @@ def run_jobs(
 
     Args:
         config: The cluster; one is started for the call, or connected to.
-        jobs: What to run; more jobs than workers wait for their turn.
+        jobs: What to run; more jobs than workers wait for their turn. One that ran out of memory, or was
+            killed again and again, which may be the same, runs once more when no other is left, so alone.
         on_end: Called in this thread as each job ends, in order of arrival: for progress, not for results.
         on_poll: Called in this thread every few seconds while jobs run.
 
@@ -67,6 +96,7 @@ def run_jobs(
         ClusterError: the scheduler, or every worker, was lost and did not come back in time.
     """
     outcomes: dict[str, Outcome] = {}
+    hungry: dict[str, Hungry] = {}
 
     def record(job: Job, outcome: Outcome) -> None:
         outcomes[job.name] = outcome
@@ -79,23 +109,35 @@ def run_jobs(
             return {job.name: outcomes[job.name] for job in jobs}
         try:
             with connect(config) as client:
-                _run_on(client, config, open_jobs, record, on_poll)
+                _run_on(client, config, open_jobs, hungry, record, on_poll)
         except ConnectionLostError as lost:
             if not isinstance(config, Address):
                 raise ClusterError(f"the Dask cluster was lost: {lost}") from None
 
 
-def refuse_losses(missing: Mapping[str, Outcome]) -> None:
-    """Refuse to go on without work that is missing only for what others did to it.
+def refuse_losses(
+    missing: Mapping[str, Outcome], remedy: str = "cluster.workers: 1, or a larger machine"
+) -> None:
+    """Refuse to go on without work that is missing only for what others did to it, or for want of memory.
 
     Left out, it would change the result, and the same command run again would give another one.
 
     Args:
         missing: how the jobs ended whose work is not there, by a name for people.
+        remedy: what needs less memory.
 
     Raises:
+        OutOfMemoryError: some of it found no memory, also alone; the same command goes on.
         ClusterError: some of it was lost; the same command goes on from what lies on disk.
     """
+    starved = {name: outcome for name, outcome in missing.items() if outcome.starved}
+    if starved:
+        words = "".join(next(iter(starved.values())).error_tail.splitlines()[-1:])
+        if not words.startswith("error: "):  # else it says what to do by itself
+            words += f"; needs less: {remedy}; the same command goes on from what is there"
+        raise OutOfMemoryError(
+            f"{', '.join(starved)} had no memory, also alone on the cluster: {words.removeprefix('error: ')}"
+        )
     lost = [name for name, outcome in missing.items() if outcome.lost]
     if lost:
         raise ClusterError(
@@ -108,6 +150,7 @@ def _run_on(
     client: Client,
     config: AnyProvider,
     jobs: Sequence[Job],
+    hungry: dict[str, Hungry],
     record: Callable[[Job, Outcome], None],
     on_poll: Callable[[], None],
 ) -> None:
@@ -116,11 +159,15 @@ def _run_on(
     The scheduler would hand out all of them at once, by its guess of how long each takes, and leave one
     worker idle while another's jobs queue; these run for minutes, so each waits here for a free thread.
     """
-    waiting = list(jobs)
+    waiting = [job for job in jobs if job.name not in hungry]
     open_futures: dict[str, tuple[Job, Future]] = {}
     resubmissions = 0
     last_seen_worker = last_count = time.monotonic()
-    while waiting or open_futures:
+    alone = [hungry[job.name] for job in jobs if job.name in hungry]
+    while waiting or open_futures or alone:
+        if alone and not waiting and not open_futures:
+            one = alone.pop(0)
+            open_futures[one.job.name] = (one.job, _submit(client, config, one.next()))
         free = max(1, _n_threads(client)) - len(open_futures) if waiting else 0
         for job in [waiting.pop(0) for _ in range(min(free, len(waiting)))]:
             open_futures[job.name] = (job, _submit(client, config, job))
@@ -132,10 +179,16 @@ def _run_on(
                 if outcome.status == "cancelled" and resubmissions < RESUBMISSIONS:
                     # not by us: its worker is closing
                     resubmissions += 1
-                    open_futures[name] = (job, _submit(client, config, job))
+                    again = hungry[name].next() if name in hungry else job
+                    open_futures[name] = (job, _submit(client, config, again))
+                    continue
+                del open_futures[name]
+                if name in hungry:
+                    outcome = hungry[name].add(outcome)
+                if _hungrier(hungry, job, outcome):
+                    alone.append(hungry[name])
                     continue
                 record(job, outcome)
-                del open_futures[name]
         if client.status not in ("running", "connecting"):
             raise ConnectionLostError("the scheduler closed the connection")
         now = time.monotonic()
@@ -150,6 +203,20 @@ def _run_on(
                 raise ClusterError(f"the Dask cluster had no {kind} for {config.workers_timeout:g} s")
         if open_futures:
             time.sleep(POLL_SECONDS)
+
+
+def _hungrier(hungry: dict[str, Hungry], job: Job, outcome: Outcome) -> bool:
+    """Whether a job that has ended is to be tried (once more) alone; it is among the hungry then."""
+    killed = outcome.exit_code == -signal.SIGKILL
+    one = hungry.get(job.name)
+    if one is None:
+        if outcome.starved or (outcome.lost and killed):
+            hungry[job.name] = Hungry(job, outcome)
+            return True
+        return False
+    # a program that was refused memory has tried with less by itself; one that was killed could not
+    one.sparing += 1
+    return outcome.starved and killed and one.sparing <= MOST_SPARING
 
 
 def _submit(client: Client, config: AnyProvider, job: Job) -> Future:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
+from gace.memory import tells_of_memory
+
 LAUNCHER = Path(__file__).with_name("launch.py")
 NOT_WORTH_A_RETRY = frozenset({2, 126, 127})
 """Exit codes of wrong input and of commands that cannot be started."""
@@ -48,6 +50,8 @@ class Ended(NamedTuple):
     """Last lines that the last attempt wrote to its log."""
     lost: bool = False
     """Not done for what others did to it (kills, closing or dying workers), so another try may succeed."""
+    starved: bool = False
+    """Memory was refused, or the kernel killed it for want of memory: beside fewer others it may succeed."""
 
 
 def run_supervised(
@@ -66,7 +70,8 @@ def run_supervised(
         log: File that standard output and error are appended to.
         env: Variables added to the worker's own environment.
         retries: Further attempts after a failure; exit codes 2, 126 and 127 get none. Deaths from outside
-            are no failures, and counted apart: after ``KILLS_BORNE`` of them it is given up as lost.
+            are no failures, and counted apart: after ``KILLS_BORNE`` of them it is given up as lost. A lack
+            of memory ends it at once: beside the same others it would come again.
         cancelled: Asked twice a second or more; default: the state of the Dask task this runs in.
     """
     stop = cancelled if cancelled is not None else task_cancelled()
@@ -74,20 +79,28 @@ def run_supervised(
     start, core_seconds, attempt, code, tail = time.monotonic(), 0.0, 0, None, ""
     failures = kills = 0
 
-    def ended(status: Literal["completed", "failed", "cancelled"], lost: bool = False) -> Ended:
-        return Ended(status, code, attempt, time.monotonic() - start, core_seconds, tail, lost)
+    def ended(
+        status: Literal["completed", "failed", "cancelled"], lost: bool = False, starved: bool = False
+    ) -> Ended:
+        return Ended(status, code, attempt, time.monotonic() - start, core_seconds, tail, lost, starved)
 
     with folder_lock(Path(cwd), stop) as lock:
         if lock is None:
             return ended("cancelled", lost=True)
         while failures <= retries:
             attempt += 1
+            before = kernel_kills()
             code, seconds, tail = _attempt(command, cwd, log, {**os.environ, **(env or {})}, lock, stop)
             core_seconds += seconds
             if code == 0:
                 return ended("completed")
             if stop():
                 return ended("cancelled", lost=True)
+            if code == -signal.SIGKILL and kernel_kills() > before:
+                tail += "\nkilled by the kernel, out of memory"
+                return ended("failed", starved=True)
+            if code not in KILLS and tells_of_memory("\n".join(tail.splitlines()[-3:])):
+                return ended("failed", starved=True)
             if _was_killed(code, tail):
                 kills += 1
                 if kills >= KILLS_BORNE:
@@ -97,6 +110,16 @@ def run_supervised(
             if code in NOT_WORTH_A_RETRY:
                 break
     return ended("failed")
+
+
+def kernel_kills() -> int:
+    """Processes that the kernel of this machine has killed for want of memory; 0 where it does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0
 
 
 def _was_killed(code: int, tail: str) -> bool:

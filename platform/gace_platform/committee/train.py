@@ -21,6 +21,7 @@ from gace_platform.committee.config import CommitteeConfig
 from gace_platform.committee.members import Member, joint_job, last_metrics, plan_members
 
 TELL_SECONDS = 30.0
+LESS_MEMORY = "a smaller potential.preset, data.on_disk: true, or a larger machine"
 
 
 class CommitteeError(GaceError, RuntimeError):
@@ -40,6 +41,7 @@ def train_committee(
         InputError: configuration, data or folder are wrong; found before anything is computed.
         TrainingDivergedError: too many members diverged.
         CommitteeError: too few members could be trained, for other reasons.
+        OutOfMemoryError: a member found no memory, also alone and with its batches in parts.
         ClusterError: the cluster was lost and did not come back in time, or members were killed again and
             again.
     """
@@ -53,7 +55,8 @@ def train_committee(
         progress(f"warning: {line}")
     before = {member.number for member in members if member.done}
     outcomes = _run(config, members, out, progress)
-    refuse_losses({f"member {one.number}": outcomes[one.number] for one in members if not one.done})
+    missing = {f"member {one.number}": outcomes[one.number] for one in members if not one.done}
+    refuse_losses(missing, LESS_MEMORY)
     trained = [member for member in members if member.done]
     if len(trained) < config.committee.needed:
         raise _too_few(members, outcomes, config)

@@ -77,7 +77,8 @@ def explore(
                 progress(line)
 
     outcomes = run_jobs(config.cluster, jobs, tell, poll)
-    refuse_losses({group.name: outcomes[group.name] for group in open_groups if not group.done})
+    missing = {group.name: outcomes[group.name] for group in open_groups if not group.done}
+    refuse_losses(missing, "exploration.together: 1, a smaller supercell, or a larger machine")
     summary = gather(groups, outcomes, out)
     summary["wall_seconds"] = time.monotonic() - begin
     write_json_atomic(out / "summary.json", summary)

@@ -75,6 +75,7 @@ class GaceCalculation(CalcJob):
         spec.exit_code(
             400, "ERROR_COMMAND_FAILED", message="the command failed: {detail}", invalidates_cache=True
         )
+        spec.exit_code(402, "ERROR_OUT_OF_MEMORY", message="out of memory: {detail}", invalidates_cache=True)
         spec.exit_code(401, "ERROR_WRONG_INPUT", message="the command refused its input: {detail}")
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:

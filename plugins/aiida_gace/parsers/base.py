@@ -71,6 +71,8 @@ class GaceParser(Parser):
         kind, message = self.error()
         if kind == "ClusterError":
             return self.exit_codes.ERROR_CLUSTER_LOST.format(detail=message)
+        if kind == "OutOfMemoryError":
+            return self.exit_codes.ERROR_OUT_OF_MEMORY.format(detail=message)
         if any(words in self.tail(20) or words in message for words in LOCKED):
             return self.exit_codes.ERROR_STORE_LOCKED.format(detail=message)
         if kind in self.error_codes:
