@@ -61,7 +61,16 @@ def write_json_atomic(path: str | Path, content: Any) -> None:
     Raises:
         ValueError: the content holds NaN or infinity, which JSON does not know.
     """
-    write_atomic(path, json.dumps(content, indent=2, allow_nan=False, default=float) + "\n")
+    write_atomic(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """JSON as :func:`write_json_atomic` writes it.
+
+    Raises:
+        ValueError: the content holds NaN or infinity, which JSON does not know.
+    """
+    return json.dumps(content, indent=2, allow_nan=False, default=float) + "\n"
 
 
 def read_json(path: str | Path) -> Any:

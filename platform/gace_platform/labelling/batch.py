@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ase import Atoms
@@ -52,6 +54,7 @@ def label_structures(
     Raises:
         InputError: the engine refuses a structure; nothing was computed then.
         MissingDependencyError: its program is not installed.
+        OSError: the disk is full or broken; what was computed is stored.
     """
     engine = make_engine(config.reference)
     store = LabelStore(config.store)
@@ -127,11 +130,14 @@ class Batch:
             if record is not None:
                 return self._reuse(request, record)
             run = new_run(request.key)
+            room = self.store.reserve(request.key, len(request.atoms))
             try:
-                record = self._compute(request, run)
-            except MissingDependencyError as error:
+                record = self._compute(request, run, room)
+            except (MissingDependencyError, OSError) as error:
                 # the run has its end, or it would count as killed
-                self.store.journal.append("refused", request.key, run=run, reason=str(error))
+                with contextlib.suppress(OSError):
+                    room.unlink(missing_ok=True)
+                    self.store.journal.append("refused", request.key, run=run, reason=str(error))
                 raise
             verdict = self.judge(request, record, reused=False)
             event = "computed" if verdict.verdict == "accepted" else "quarantined"
@@ -145,7 +151,7 @@ class Batch:
         self.store.journal.append("reused", request.key, run=record.run)
         return self.judge(request, record, reused=True)
 
-    def _compute(self, request: Request, run: str) -> LabelRecord:
+    def _compute(self, request: Request, run: str, room: Path) -> LabelRecord:
         """Pay for one structure: attempts in order, each with another remedy, until one converges."""
         attempts: list[dict[str, Any]] = []
         label: Label | None = None
@@ -164,7 +170,7 @@ class Batch:
         if label is not None and is_due(request.key, self.config.quality.spot_check):
             label = self._spot_checked(request, label, attempts[-1])
         record = make_record(request, run, label, reason, attempts)
-        self.store.put(record)
+        self.store.put(record, room)
         return record
 
     def _spot_checked(self, request: Request, label: Label, last: dict[str, Any]) -> Label:

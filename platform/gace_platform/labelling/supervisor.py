@@ -185,6 +185,8 @@ class EngineProcess:
 def _raise_refusal(answer: dict[str, Any]) -> None:
     """Raise what the engine refused, if it did."""
     if "refused" in answer:
+        if answer["kind"] == "OSError":
+            raise OSError(answer["errno"], f"{answer['refused']} (a reference program says so)")
         missing = answer["kind"] == "MissingDependencyError"
         raise (MissingDependencyError if missing else InputError)(answer["refused"])
 

@@ -8,6 +8,7 @@ what is paid for is recorded by the process that asked.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -23,6 +24,8 @@ from gace_platform.labelling.engines.base import Engine, Failure, make_engine
 from gace_platform.labelling.exchange import is_finite, label_to_json, structure_from_json
 
 PR_SET_PDEATHSIG = 1
+DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors of a disk that is full, over its quota, or read-only."""
 
 
 def main(parent: int) -> None:
@@ -85,13 +88,31 @@ def _run(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
             raise Failure("not_finite", "energy, forces or stress hold NaN or infinity")
         return {"label": label_to_json(label)}
     except Failure as failure:
+        if broken := disk_error(failure):
+            return _full(broken)
         return {"failure": {"class": failure.failure_class, "message": str(failure), "log": failure.log}}
     except MissingDependencyError as error:
         # missing for every structure and every remedy: no failure of this one
         return _refusal(error)
     except Exception as error:
+        if broken := disk_error(error):
+            return _full(broken)
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return {"failure": {"class": "error", "message": message, "log": ""}}
+
+
+def _full(error: OSError) -> dict[str, Any]:
+    """The disk is full for every structure and every remedy: no failure of this one."""
+    return {"refused": error.strerror, "kind": "OSError", "errno": error.errno}
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """The error of a full or broken disk behind an error, if there is one."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _refusal(error: GaceError) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from gace.errors import InputError
-from gace.files import write_json_atomic
+from gace.files import json_text, sync_folder, write_atomic, write_json_atomic
 from gace.structures.io import set_labels
 from gace_platform.ledger.journal import Journal
 from gace_platform.ledger.locks import locked
@@ -45,6 +45,10 @@ FORCE_DIGITS = 7
 
 STRESS_DIGITS = 10
 """Decimals of a stress component kept in the store, eV/Å³."""
+
+
+ROOM, ROOM_PER_ATOM = 2**16, 2**10
+"""Bytes that are reserved for a record: for the attempts and what they said, and for each atom."""
 
 
 class LabelRecord(BaseModel):
@@ -120,9 +124,47 @@ class LabelStore:
         except ValueError:
             raise InputError(f"damaged label record {path}: remove it to have it computed again") from None
 
-    def put(self, record: LabelRecord) -> None:
-        """Keep a finished calculation; it is on disk when this returns."""
-        write_json_atomic(self._record_path(record.key), record.model_dump())
+    def reserve(self, key: str, atoms: int) -> Path:
+        """Take the disk space that a record of so many atoms will need, before it is paid for.
+
+        Held by the owner of the key's lock; :meth:`put` fills it, whatever others have written meanwhile.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        path = self._record_path(key)
+        room = path.with_name(f".{key}.room")
+        room.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with room.open("wb") as stream:
+                # no zeros: some file systems would not keep any room for them
+                stream.write(os.urandom(ROOM + ROOM_PER_ATOM * atoms))
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError:
+            room.unlink(missing_ok=True)
+            raise
+        return room
+
+    def put(self, record: LabelRecord, room: Path | None = None) -> None:
+        """Keep a finished calculation; it is on disk when this returns.
+
+        Args:
+            record: the calculation.
+            room: space that :meth:`reserve` has taken for it.
+        """
+        path = self._record_path(record.key)
+        content = json_text(record.model_dump()).encode()
+        if room is None or not room.exists() or room.stat().st_size < len(content):
+            write_atomic(path, content)
+            return
+        with room.open("r+b") as stream:
+            stream.write(content)
+            stream.truncate()
+            stream.flush()
+            os.fsync(stream.fileno())
+        room.replace(path)
+        sync_folder(path.parent)
 
     def keys(self) -> list[str]:
         """Keys of all finished calculations, sorted."""
@@ -196,12 +238,19 @@ class LabelStore:
             yield obtained
 
     def note_running(self, key: str, run: str, core_seconds: float) -> None:
-        """Note the price so far of a calculation under way, so that a killed one is still accounted for."""
+        """Note the price so far of a calculation under way, so that a killed one is still accounted for.
+
+        A note that a full disk refuses is left out: the calculation is worth more than its price tag.
+        """
         folder = self.folder / "running"
-        folder.mkdir(exist_ok=True)
         temporary = folder / f".{key}.{os.getpid()}"
-        temporary.write_text(json.dumps({"run": run, "core_seconds": round(core_seconds, 3)}))
-        temporary.replace(folder / f"{_safe(run)}.json")
+        try:
+            folder.mkdir(exist_ok=True)
+            temporary.write_text(json.dumps({"run": run, "core_seconds": round(core_seconds, 3)}))
+            temporary.replace(folder / f"{_safe(run)}.json")
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
     def forget_running(self, run: str) -> None:
         """Remove the note of a calculation that ended."""
