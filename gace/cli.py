@@ -6,6 +6,7 @@ Each floor of the house brings its own commands; none is imported before it is u
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import click
 
 from gace.errors import GaceError, OutOfMemoryError, nearest
+from gace.files import FULL_DISK, full_disk
 from gace.memory import amount, is_lack
 
 GROUP = "gace.commands"
@@ -71,7 +73,8 @@ def leave_note(error: GaceError) -> None:
     path = os.environ.get("GACE_ERROR_FILE")
     if path:
         note = json.dumps({"error": type(error).__name__, "message": str(error)})
-        Path(path).write_text(note + "\n", encoding="utf-8")
+        with contextlib.suppress(OSError):  # what it tells of may be that very disk
+            Path(path).write_text(note + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,9 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         leave_note(error)
         sys.exit(error.exit_code)
     except (MemoryError, RuntimeError, OSError) as error:
-        if not is_lack(error):
+        lack: GaceError
+        if is_lack(error):
+            lack = OutOfMemoryError(f"out of memory: {amount(error)}")
+        elif isinstance(error, OSError) and error.errno in FULL_DISK:
+            lack = full_disk(error)
+        else:
             raise
-        lack = OutOfMemoryError(f"out of memory: {amount(error)}")
         click.echo(f"error: {lack}", err=True)
         leave_note(lack)
         sys.exit(lack.exit_code)

@@ -45,6 +45,10 @@ class OutOfMemoryError(GaceError, MemoryError):
     """Memory was refused; the message says who, how much, and the key to change. The same command goes on."""
 
 
+class DiskFullError(GaceError, OSError):
+    """What was computed could not be written; with space again, the same command goes on."""
+
+
 class ExplorationError(GaceError, RuntimeError):
     """No walker produced a usable structure."""
 

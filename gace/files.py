@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gace.errors import InputError
+from gace.errors import DiskFullError, GaceError, InputError
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors of a disk that is full, over its quota, or read-only."""
+
+
+def full_disk(error: OSError, path: str | Path | None = None) -> DiskFullError:
+    """The error of a full disk, in one line that says how to go on."""
+    where = path or error.filename
+    return DiskFullError(
+        f"cannot write{f' {where}' if where else ''}: {error.strerror}; "
+        "what was computed is stored: with space again, the same command goes on"
+    )
+
+
+def tells_of_full_disk(text: str) -> bool:
+    """Whether the last words of a program say that the disk is full."""
+    return any(os.strerror(number) in text for number in FULL_DISK)
 
 
 @contextlib.contextmanager
@@ -23,6 +41,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises:
         InputError: the folder cannot be made or written.
+        DiskFullError: the disk is full, over its quota, or read-only.
     """
     path = Path(path)
     try:
@@ -31,6 +50,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         suffix = "".join(path.suffixes[-2:])
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=suffix)
     except OSError as error:
+        if error.errno in FULL_DISK:
+            raise full_disk(error, path) from None
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     os.close(handle)
     temporary = Path(name)
@@ -40,6 +61,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        if isinstance(error, GaceError) or error.errno not in FULL_DISK:
+            raise
+        raise full_disk(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)

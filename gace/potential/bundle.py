@@ -25,7 +25,7 @@ import torch
 from ase.data import atomic_numbers
 
 from gace.errors import BundleError, InputError
-from gace.files import sha256_file, sync_folder
+from gace.files import FULL_DISK, full_disk, sha256_file, sync_folder
 from gace.potential.devices import differentiating, resolve_device, resolve_dtype
 from gace.potential.potential import Potential
 from gace.potential.rebuild import built
@@ -76,6 +76,8 @@ def save_bundle(potential: Potential, path: str | Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     except OSError as error:
+        if error.errno in FULL_DISK:
+            raise full_disk(error, path) from None
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     try:
         _write_files(potential, temporary)

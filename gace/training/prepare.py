@@ -16,6 +16,7 @@ from ase.data import chemical_symbols
 
 from gace.engines.named import arguments_by_content
 from gace.errors import InputError, nearest
+from gace.files import FULL_DISK, full_disk
 from gace.potential.devices import resolve_dtype
 from gace.structures.identity import dataset_hash, labelled_hash
 from gace.structures.io import Labels
@@ -283,6 +284,8 @@ def check_writable(out: Path) -> None:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
+        if error.errno in FULL_DISK:
+            raise full_disk(error, out) from None
         raise InputError(f"cannot write into {out}: {error.strerror or error}") from None
 
 

@@ -256,7 +256,11 @@ def test_a_full_disk_stops_the_batch_and_the_next_run_pays_only_the_rest(tmp_pat
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         )
 
-    full = run(2000)
+    # room for a record, and in the journal for some events more
+    limit = 200_000
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "journal.jsonl").write_bytes(b"\n" * (limit - 1500))
+    full = run(limit)
     assert full.returncode == 1
     assert "the labels so far are stored" in full.stderr
     assert "Traceback" not in full.stderr

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from gace.errors import ClusterError, OutOfMemoryError
+from gace.errors import ClusterError, DiskFullError, OutOfMemoryError
 from gace_platform.cluster.config import Address, AnyProvider, LocalGpu, Slurm
 from gace_platform.cluster.provider import connect
-from gace_platform.cluster.supervise import Ended, run_supervised
+from gace_platform.cluster.supervise import NO_ROOM, Ended, run_supervised
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -128,6 +128,7 @@ def refuse_losses(
 
     Raises:
         OutOfMemoryError: some of it found no memory, also alone; the same command goes on.
+        DiskFullError: some of it could not be written; likewise.
         ClusterError: some of it was lost; the same command goes on from what lies on disk.
     """
     starved = {name: outcome for name, outcome in missing.items() if outcome.starved}
@@ -137,6 +138,12 @@ def refuse_losses(
             words += f"; needs less: {remedy}; the same command goes on from what is there"
         raise OutOfMemoryError(
             f"{', '.join(starved)} had no memory, also alone on the cluster: {words.removeprefix('error: ')}"
+        )
+    unwritten = [name for name, outcome in missing.items() if outcome.error_tail == NO_ROOM]
+    if unwritten:
+        raise DiskFullError(
+            f"the disk is full: {', '.join(unwritten)} could not be written; "
+            "with space again, the same command goes on from there"
         )
     lost = [name for name, outcome in missing.items() if outcome.lost]
     if lost:

@@ -13,11 +13,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
+from gace.files import tells_of_full_disk
 from gace.memory import tells_of_memory
 
 LAUNCHER = Path(__file__).with_name("launch.py")
@@ -34,6 +36,9 @@ POLL_SECONDS = 0.1
 LONGEST_PAUSE = 0.5
 GRACE_SECONDS = 5.0
 TAIL_BYTES = 4000
+PROBE_BYTES = 1 << 20
+"""Room that the folder of a job must have where it failed for a reason of its own."""
+NO_ROOM = "no space left on the disk"
 
 
 class Ended(NamedTuple):
@@ -70,8 +75,9 @@ def run_supervised(
         log: File that standard output and error are appended to.
         env: Variables added to the worker's own environment.
         retries: Further attempts after a failure; exit codes 2, 126 and 127 get none. Deaths from outside
-            are no failures, and counted apart: after ``KILLS_BORNE`` of them it is given up as lost. A lack
-            of memory ends it at once: beside the same others it would come again.
+            and a full disk are no failures, and counted apart: after ``KILLS_BORNE`` of them, or where the
+            disk is still full, it is given up as lost. A lack of memory ends it at once: beside the same
+            others it would come again.
         cancelled: Asked twice a second or more; default: the state of the Dask task this runs in.
     """
     stop = cancelled if cancelled is not None else task_cancelled()
@@ -106,10 +112,31 @@ def run_supervised(
                 if kills >= KILLS_BORNE:
                     return ended("failed", lost=True)
                 continue
+            if not _has_room(Path(cwd)):
+                tail = NO_ROOM
+                return ended("failed", lost=True)
+            if tells_of_full_disk("\n".join(tail.splitlines()[-3:])):  # it has room again
+                kills += 1
+                if kills >= KILLS_BORNE:
+                    tail = NO_ROOM
+                    return ended("failed", lost=True)
+                continue
             failures += 1
             if code in NOT_WORTH_A_RETRY:
                 break
     return ended("failed")
+
+
+def _has_room(folder: Path) -> bool:
+    """Whether a file can be written into ``folder``; what a full disk ended could not say so in its log."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(os.urandom(PROBE_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError:
+        return False
+    return True
 
 
 def kernel_kills() -> int:

@@ -8,7 +8,6 @@ what is paid for is recorded by the process that asked.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import resource
@@ -19,13 +18,12 @@ from typing import Any, TextIO
 
 from gace.config import parse_config
 from gace.errors import GaceError, MissingDependencyError
+from gace.files import FULL_DISK
 from gace_platform.labelling.config import LabelConfig
 from gace_platform.labelling.engines.base import Engine, Failure, make_engine
 from gace_platform.labelling.exchange import is_finite, label_to_json, structure_from_json
 
 PR_SET_PDEATHSIG = 1
-DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""Errors of a disk that is full, over its quota, or read-only."""
 
 
 def main(parent: int) -> None:
@@ -109,7 +107,7 @@ def _full(error: OSError) -> dict[str, Any]:
 def disk_error(error: BaseException | None) -> OSError | None:
     """The error of a full or broken disk behind an error, if there is one."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in DISK:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gace.cli import print_json
-from gace.errors import GaceError, InputError
+from gace.errors import DiskFullError, GaceError, InputError
 
 if TYPE_CHECKING:
     from gace_workflows.campaign.file import Campaign
@@ -221,11 +221,14 @@ def disk_errors(target: CampaignFolder) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, GaceError) or error.errno not in NO_ROOM:
+        if isinstance(error, DiskFullError):
+            reason = str(error).partition(";")[0]
+        elif isinstance(error, GaceError) or error.errno not in NO_ROOM:
             raise
-        where = error.filename or f"in {target.path}"
+        else:
+            reason = f"cannot write {error.filename or f'in {target.path}'}: {error.strerror}"
         raise GaceError(
-            f"cannot write {where}: {error.strerror}; what was computed is stored: "
+            f"{reason}; what was computed is stored: "
             f"with space again, gace campaign resume {target.path} goes on"
         ) from error
 

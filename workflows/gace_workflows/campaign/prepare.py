@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from gace.errors import InputError
+from gace.errors import DiskFullError, InputError
 from gace.files import write_atomic
 from gace_workflows.campaign.file import Campaign, dump_campaign
 from gace_workflows.campaign.folder import CampaignFolder
@@ -35,6 +35,8 @@ def prepare(folder: CampaignFolder, campaign: Campaign) -> None:
         content = dump_campaign(frozen)
         header = "# Frozen copy of the campaign file; gace campaign resume reads this one.\n"
         write_atomic(folder.file, header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    except DiskFullError:
+        raise
     except OSError as error:
         raise InputError(f"cannot write in {folder.path}: {error.strerror or error}") from None
 

@@ -17,8 +17,11 @@ from gace.structures.identity import dataset_hash
 from gace.structures.io import read_structures, write_structures
 from gace_workflows.drill.clock import clock_jump
 
-FILE_LIMIT = 3000
-"""Largest file that a process may write while the disk is "full", bytes."""
+FILE_LIMIT = 200_000
+"""Largest file that a process may write while the disk is "full", bytes: room for a record."""
+
+JOURNAL_LEFT = 2500
+"""What the journal may still grow by then, bytes."""
 
 
 def corrupted_bundle(campaign: Path, scratch: Path) -> bool:
@@ -68,6 +71,9 @@ def disk_full(campaign: Path, scratch: Path) -> bool:
     for store in ("full", "roomy"):
         file = scratch / f"{store}.yaml"
         file.write_text(yaml.safe_dump({**content, "store": store}), encoding="utf-8")
+        if store == "full":
+            (scratch / store).mkdir()
+            (scratch / store / "journal.jsonl").write_bytes(b"\n" * (FILE_LIMIT - JOURNAL_LEFT))
         if store == "full" and _labels(file, scratch / "first", limited=True) == 0:
             return False
         if _labels(file, scratch / store, limited=False):
