@@ -229,7 +229,9 @@ def _check(
         ("friction", friction, 0),
         ("every", every, 1),
     ):
-        if not least <= value < float("inf"):
-            raise InputError(f"{name} must be a finite number of at least {least}, got {value}")
+        if not value >= least:
+            raise InputError(f"{name} must be at least {least}, got {value}")
+        if value == float("inf"):
+            raise InputError(f"{name} must be finite, got {value}")
     if not 0 < timestep < float("inf"):
         raise InputError(f"timestep must be positive and finite, got {timestep}")
