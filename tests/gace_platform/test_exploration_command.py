@@ -127,7 +127,7 @@ def test_a_walker_that_is_killed_twice_is_not_left_out(tmp_path, starts, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("DEATHS", str(tmp_path / "deaths"))
-    monkeypatch.setattr(supervise, "KILLS_BORNE", 2)
+    monkeypatch.setattr(supervise, "KILLS_BORNE", 1)  # beside others, and once more alone
     settings = config(starts, walkers=2, together=1, teacher=Teacher(calculator="mortal_teacher:mortal"))
     with pytest.raises(ClusterError, match="w1"):
         explore(settings, tmp_path / "killed")
