@@ -17,6 +17,7 @@ from gace_workflows.campaign.daemon import end_leftovers
 from gace_workflows.campaign.file import dump_campaign, load_campaign, parse_campaign
 from gace_workflows.campaign.folder import CampaignFolder
 from gace_workflows.campaign.keeper import DaemonCare
+from gace_workflows.campaign.profile import refuse_other_place
 from gace_workflows.campaign.services import Services, broker_of, check_services, storage_of
 from gace_workflows.drill.rehearsal import REHEARSAL
 
@@ -176,3 +177,19 @@ def test_a_daemon_that_does_not_answer_leaves_no_file_that_says_it_runs(tmp_path
         (tmp_path / file).write_text("1")
     daemon.stop_daemon(tmp_path)
     assert [(tmp_path / file).exists() for file in files] == [False, False, True]
+
+
+def test_a_folder_that_was_moved_or_copied_is_not_gone_on_with(tmp_path):
+    """A copy would work on the original's data base and labels."""
+    (old := tmp_path / "old").mkdir()
+    (new := tmp_path / "new").mkdir()
+    storage = {"filepath": str(old / ".aiida" / "repository" / "sqlite_dos_1")}
+    refuse_other_place(storage, old)
+    with pytest.raises(InputError, match=f"copy of the campaign in {old}: go on there"):
+        refuse_other_place(storage, new)
+    old.rmdir()
+    with pytest.raises(InputError, match=f"begun as {old}, .*ln -s {new} {old}"):
+        refuse_other_place(storage, new)
+    old.symlink_to(new)
+    refuse_other_place(storage, new)
+    refuse_other_place({"repository_uri": f"file://{new}/.aiida/repository"}, new)

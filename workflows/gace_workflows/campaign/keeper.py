@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gace.errors import GaceError
 from gace_workflows.campaign import daemon, profile
+from gace_workflows.campaign.changes import refuse_changes
 from gace_workflows.campaign.file import Campaign, dump_campaign, load_campaign
 from gace_workflows.campaign.folder import CampaignFolder
 
@@ -54,7 +55,7 @@ def keep(folder: CampaignFolder, tell: Tell) -> dict[str, Any]:
         tell: takes each line of progress.
 
     Raises:
-        InputError: another process keeps this campaign.
+        InputError: another process keeps this campaign, or its file was changed since its work chain began.
         CampaignFailedError: a step failed for good.
     """
     from gace_workflows.campaign.outcome import finish
@@ -104,6 +105,8 @@ def find_or_submit(folder: CampaignFolder, campaign: Campaign, tell: Tell) -> Wo
 
     chain = find_work_chain()
     if chain is not None and (not chain.is_terminated or chain.is_finished_ok):
+        if not chain.is_terminated:
+            refuse_changes(chain.inputs.campaign.get_dict(), dump_campaign(campaign), folder.file)
         tell(f"resuming {campaign.campaign}, process {chain.pk}")
         folder.update_state(work_chain=chain.uuid)
         return chain

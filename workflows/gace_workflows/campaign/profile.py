@@ -16,6 +16,7 @@ import subprocess
 import sys
 import typing as t
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from gace.errors import GaceError, InputError, missing
@@ -96,7 +97,7 @@ def open_profile(folder: Path, campaign: str, services: Services | None = None) 
 
     Raises:
         ProfileError: the database belongs to another profile.
-        InputError: a password file cannot be read.
+        InputError: the folder was moved or copied, or a password file cannot be read.
     """
     enter(folder)
     from aiida.manage.configuration import create_profile, get_config, load_profile
@@ -120,6 +121,8 @@ def open_profile(folder: Path, campaign: str, services: Services | None = None) 
                 broker_backend=broker,
                 broker_config=broker_config,
             )
+    else:
+        refuse_other_place(config.get_profile(name).storage_config, folder)
     options = {**OPTIONS, "daemon.default_workers": (services or Services()).workers}
     wanted = {key: value for key, value in options.items() if config.get_option(key, scope=name) != value}
     if wanted or config.default_profile_name != name:
@@ -135,6 +138,26 @@ def open_profile(folder: Path, campaign: str, services: Services | None = None) 
     if services is not None and services.jobs is not None:
         ensure_queue(services.jobs, aiida_folder(folder) / "work")
     return profile
+
+
+def refuse_other_place(storage: Mapping[str, t.Any], folder: Path) -> None:
+    """See that a profile's data lie in its campaign's folder: AiiDA, MLflow and the loop know full paths.
+
+    A copy would go on with the database, the labels and the scratch folder of the original.
+
+    Raises:
+        InputError: the folder was moved or copied.
+    """
+    kept = storage.get("filepath") or str(storage.get("repository_uri", "")).removeprefix("file://")
+    if not kept or Path(kept).resolve().is_relative_to(folder.resolve()):
+        return
+    home = next((one.parent for one in Path(kept).parents if one.name == AIIDA_FOLDER), Path(kept))
+    if home.exists():
+        raise InputError(f"{folder} is a copy of the campaign in {home}: go on there")
+    raise InputError(
+        f"{folder} was begun as {home}, and its data bases know it by that path: "
+        f"move it back, or make a link there (ln -s {folder} {home})"
+    )
 
 
 def let_readers_read(database: Path) -> None:
