@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from gace.errors import InputError, missing
+from gace.errors import InputError, RegistryError, missing
 from gace.files import sync_folder
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ DATABASE = "mlflow.db"
 UNFINISHED = ".mlflow.db.unfinished"
 ARTIFACTS = "artifacts"
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
+PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,7 @@ def open_store(folder: str | Path | None = None) -> Store:
 
     Raises:
         InputError: neither is given, or there is no store.
+        RegistryError: the server does not answer.
     """
     uri = os.environ.get(ENVIRONMENT)
     if folder is None and not uri:
@@ -157,6 +162,7 @@ def open_store(folder: str | Path | None = None) -> Store:
     if folder is None and uri and not uri.startswith("sqlite:///"):
         if "://" not in uri or uri.startswith("file:"):
             raise InputError(f"{ENVIRONMENT}={uri} is neither an SQLite store nor an MLflow server")
+        wait_for_server(uri)
         return Store(uri, None)
     path = Path(folder).resolve() if folder is not None else Path(str(uri).removeprefix("sqlite:///")).parent
     database = path / DATABASE if folder is not None else Path(str(uri).removeprefix("sqlite:///"))
@@ -164,6 +170,32 @@ def open_store(folder: str | Path | None = None) -> Store:
         raise InputError(f"no MLflow store at {database}")
     _check_database(database)
     return Store(f"sqlite:///{database.resolve()}", path.resolve())
+
+
+def wait_for_server(uri: str, patience: float = 30.0) -> None:
+    """See that something listens where the MLflow server should; MLflow itself waits for minutes.
+
+    Raises:
+        RegistryError: nothing did for ``patience`` seconds.
+    """
+    address = urlsplit(uri)
+    if address.scheme not in PORTS or address.hostname is None:
+        return
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            with socket.create_connection(
+                (address.hostname, address.port or PORTS[address.scheme]), timeout=5
+            ):
+                return
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if time.monotonic() >= deadline:
+            raise RegistryError(
+                f"no MLflow server answers at {uri} ({ENVIRONMENT}) within {patience:g} s: {reason}; "
+                "nothing was registered, the same command can be given again"
+            )
+        time.sleep(1.0)
 
 
 def _check_database(path: Path) -> None:
