@@ -14,6 +14,7 @@ from gace.allocator import keep_freed_memory
 from gace.basis import RadialBasis, SphericalHarmonics, smooth_cutoff
 from gace.basis.radial import of_elements
 from gace.errors import InputError, nearest
+from gace.potential.hyperparameters import check
 from gace.potential.inner_cutoff import Closeness, InnerCutoff
 from gace.potential.irreps import Irreps
 from gace.potential.kernels import available, bond_sums, geometry
@@ -121,7 +122,7 @@ class GraphACE(nn.Module):
             order_decay=order_decay, degree_decay=degree_decay,
             seed=seed,
         )  # fmt: skip
-        _check(self._hyperparameters)
+        check(self._hyperparameters)
         self.elements = tuple(elements)
         self.cutoff = float(cutoff)
         self.cutoff_power = cutoff_power
@@ -362,43 +363,3 @@ def faded(message: Tensor | None, closeness: Closeness | None) -> Tensor | None:
 def features(invariants: list[Tensor]) -> Tensor:
     """Invariants of all layers ``(n_scalar, N, K)`` side by side ``(N, F)``."""
     return torch.cat([one.transpose(0, 1).flatten(1) for one in invariants], dim=1)
-
-
-def _check(h: Mapping[str, Any]) -> None:
-    """Raise InputError for the first hyperparameter that is of another kind or out of range."""
-    least = {
-        "channels": 1,
-        "l_message": 0,
-        "n_radial": 1,
-        "cutoff_power": 2,
-        "densities": 0,
-        "readout_hidden": 0,
-    }
-    for name, lowest in least.items():
-        if not isinstance(h[name], int) or h[name] < lowest:
-            raise InputError(f"{name} must be a whole number, {lowest} or larger (got {h[name]!r})")
-    for name in ("radial_hidden", "l_max", "order"):
-        if not all(isinstance(one, int) for one in h[name]):
-            raise InputError(f"{name} must be whole numbers (got {h[name]!r})")
-    for name in ("radial_decay", "core_reach", "order_decay", "degree_decay"):
-        if not isinstance(h[name], int | float) or not 0 <= h[name] < math.inf:
-            raise InputError(f"{name} must be a number, zero or larger (got {h[name]!r})")
-    conditions = [
-        (
-            len(h["elements"]) > 0 and len(set(h["elements"])) == len(h["elements"]),
-            "elements must be distinct",
-        ),
-        (h["cutoff"] > 0, f"cutoff must be positive (got {h['cutoff']})"),
-        (len(h["l_max"]) >= 1 and min(h["l_max"], default=-1) >= 0, "l_max needs one degree ≥ 0 per layer"),
-        (len(h["order"]) == len(h["l_max"]), "order needs one value per layer"),
-        (all(1 <= o <= 4 for o in h["order"]), f"order must be 1, 2, 3 or 4 (got {h['order']})"),
-        (
-            h["embedding"] in ("network", "polynomial"),
-            f"embedding must be network or polynomial (got {h['embedding']})",
-        ),
-        (h["parity"] in ("both", "natural"), f"parity must be both or natural (got {h['parity']})"),
-        (h["mean_neighbours"] > 0, "mean_neighbours must be positive"),
-    ]
-    for holds, message in conditions:
-        if not holds:
-            raise InputError(message)
