@@ -94,6 +94,8 @@ def test_a_calculation_goes_on_where_its_price_cannot_be_noted(config, tmp_path)
     store = LabelStore(config.store)
     (store.folder / "running").write_text("no folder")
     store.note_running("key", "run", 1.0)
+    assert (store.folder / "running").read_text() == "no folder"
+    assert not list(store.folder.rglob(".key.*"))
 
 
 def test_a_full_disk_of_the_program_is_no_failure_of_the_structure(config, tmp_path):
