@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Trajectory, extended XYZ; grows in OUT.part and becomes OUT when the run ends or is interrupted.",
+    help="Trajectory, in the format of its name; grows in OUT.part as extended XYZ and becomes OUT when the "
+    "run ends or is interrupted.",
 )
 @click.option("--log-every", type=int, default=10, show_default=True, help="Steps between kept frames.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of velocities and thermostat.")
@@ -65,10 +66,12 @@ def command(
     """Run molecular dynamics from the last structure in STRUCTURE with POTENTIAL."""
     from gace.engines import molecular_dynamics
     from gace.errors import GaceError
+    from gace.structures.formats import check_format
     from gace.structures.trajectory import Trajectory
 
     check_writable(out)
     start = read_one(structure)
+    check_format(out, start, several=True)
     calculator = load_potential(potential, device, dtype).calculator(path=evaluation)
     gammas: list[float] = []
     with Trajectory(out) as trajectory, progress_bar("dynamics", steps, "steps") as advance:

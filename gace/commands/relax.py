@@ -27,7 +27,9 @@ from gace.commands.options import (
 @click.option("--steps", type=int, default=500, show_default=True, help="At most this many.")
 @click.option("--cell", is_flag=True, help="Relax the cell too.")
 @click.option("--optimiser", type=click.Choice(["lbfgs", "bfgs", "fire"]), default="lbfgs", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="The relaxed structure, extended XYZ.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The relaxed structure, in the format of its name."
+)
 @model_options
 @json_option
 def command(
@@ -48,10 +50,11 @@ def command(
     """
     from gace.engines import relaxation
     from gace.errors import GaceError
-    from gace.structures.io import write_structures
+    from gace.structures.formats import check_format, write_as_named
 
     check_writable(out)
     start = read_one(structure)
+    check_format(out, start)
     calculator = load_potential(potential, device, dtype).calculator()
     with progress_bar("relaxing", steps, "steps") as advance:
         outcome = relaxation(
@@ -64,7 +67,7 @@ def command(
             observe=lambda step, energy, force: advance(step, f"{energy:.4f} eV  {force:.4f} eV/Å"),
         )
     if out is not None:
-        write_structures(out, [outcome.atoms])
+        write_as_named(out, [outcome.atoms])
     summary: dict[str, Any] = {
         "converged": outcome.converged,
         "steps": outcome.steps,

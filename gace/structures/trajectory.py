@@ -11,17 +11,18 @@ from ase import Atoms
 
 from gace.errors import InputError
 from gace.files import replacing
+from gace.structures.formats import EXTENDED_XYZ, format_of, write_as_named
 from gace.structures.io import compressed, without_calculator
 
 
 class Trajectory:
-    """Extended XYZ that grows in ``FILE.part`` and becomes ``FILE`` when the run ends, however it ends.
+    """Frames that grow in ``FILE.part``, extended XYZ, and become ``FILE`` however the run ends.
 
     Frames are whole in the part file, so that what a killed run had got to is there. A run that ends
     before its first frame leaves an earlier ``FILE`` alone.
 
     Args:
-        path: extended XYZ, compressed at the end if its name ends in ``.gz``; None writes nothing.
+        path: in the format of its name, extended XYZ compressed if that ends in ``.gz``; None writes nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -69,6 +70,16 @@ class Trajectory:
             return
         self._stream.close()
         if self.frames:
-            with replacing(self.path) as temporary:
-                temporary.write_bytes(compressed(self.part.read_bytes(), self.path))
+            self._finish(self.part, self.path)
         self.part.unlink()
+
+    @staticmethod
+    def _finish(part: Path, path: Path) -> None:
+        """The whole file from the part, which stays where this fails."""
+        if format_of(path, several=True) == EXTENDED_XYZ:
+            with replacing(path) as temporary:
+                temporary.write_bytes(compressed(part.read_bytes(), path))
+            return
+        from ase.io import read
+
+        write_as_named(path, read(part, index=":", format="extxyz"))

@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gace.files import write_json_atomic
+from pydantic import TypeAdapter, ValidationError
+
+from gace.errors import InputError
+from gace.files import read_json, write_json_atomic
 from gace.linear.model import LinearACE
 from gace.potential.bundle import save_bundle
 from gace.potential.graph_ace import GraphACE
@@ -20,6 +23,7 @@ from gace.training.stress_order import REMEDY, judged_by
 from gace.training.validation import validate
 
 FORMAT_VERSION = 1
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,36 @@ def write_result(
         warnings=warnings,
     )
     summary = {**result.summary(), "bundle": "potential", "fingerprint": fingerprint}
-    write_json_atomic(out / "summary.json", {"format_version": FORMAT_VERSION, **summary})
+    write_json_atomic(out / SUMMARY, {"format_version": FORMAT_VERSION, **summary})
     return result
+
+
+def read_result(out: Path) -> tuple[TrainResult, dict[str, Any]] | None:
+    """What a complete run has left, and the fingerprint of what it was asked; None where none is.
+
+    Raises:
+        InputError: its summary cannot be read, or its bundle is gone.
+    """
+    path = out / SUMMARY
+    if not path.exists():
+        return None
+    again = f"delete {out} to train it again, or choose another --out"
+    summary = read_json(path)
+    if not isinstance(summary, dict) or summary.pop("format_version", None) != FORMAT_VERSION:
+        raise InputError(f"{path} is not a summary of this program: {again}")
+    fingerprint = summary.pop("fingerprint", None)
+    try:
+        result = TypeAdapter(TrainResult).validate_python({**summary, "bundle": str(out / "potential")})
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"{path} is damaged ({where}): {again}") from None
+    if not isinstance(fingerprint, dict):
+        raise InputError(f"{path} is damaged (fingerprint): {again}")
+    if not result.bundle.is_dir():
+        raise InputError(
+            f"{out} holds a finished run whose {result.bundle} is gone: delete {out} to train it again"
+        )
+    return result, fingerprint
 
 
 def _versions() -> dict[str, str]:

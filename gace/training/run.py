@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from gace.config import parse_config
 from gace.errors import InputError
-from gace.files import read_json, write_atomic
+from gace.files import write_atomic
 from gace.linear.anchors import anchors_of
 from gace.linear.fit import fit
 from gace.linear.model import LinearACE
@@ -33,7 +33,7 @@ from gace.training.config import TrainConfig
 from gace.training.curve import lines_of, svg
 from gace.training.metrics import MetricsFile, read_metrics
 from gace.training.model import choose_cutoff, is_linear, make_linear, make_model
-from gace.training.outcome import FORMAT_VERSION, Outcome, TrainResult, write_result
+from gace.training.outcome import Outcome, TrainResult, read_result, write_result
 from gace.training.prepare import Data, check_writable, pack, read_data
 from gace.training.pretraining.run import pretrained
 from gace.training.progress import ProgressBar
@@ -214,16 +214,12 @@ def _finish(
 
 def _finished(out: Path, fingerprint: dict[str, Any]) -> TrainResult | None:
     """The result of a run that is complete already."""
-    if not (out / "summary.json").exists():
+    found = read_result(out)
+    if found is None:
         return None
-    summary = read_json(out / "summary.json")
-    version = summary.pop("format_version", None)
-    if version != FORMAT_VERSION:
-        raise InputError(f"{out / 'summary.json'} is not a summary of this program: choose another --out")
-    _same_run(summary.pop("fingerprint"), fingerprint, out)
-    if not (bundle := out / summary["bundle"]).is_dir():
-        raise InputError(f"{out} holds a finished run whose {bundle} is gone: delete {out} to train it again")
-    return TrainResult(**{**summary, "bundle": bundle})
+    result, earlier = found
+    _same_run(earlier, fingerprint, out)
+    return result
 
 
 def _same_run(earlier: dict[str, Any], now: dict[str, Any], out: Path, prefix: str = "") -> None:

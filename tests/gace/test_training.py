@@ -340,3 +340,15 @@ def test_patience_with_the_training_loss_begins_anew_with_a_stage(configure, tmp
     training = {"max_epochs": 24, "batch_size": 8, "patience": 4, "stages": stages, "learning_rate": 0.01}
     result = train(configure(training=training), tmp_path / "run", progress=False)
     assert (result.ending, result.epochs) == ("completed", 24)
+
+
+@pytest.mark.parametrize("damage", ["[]", "{}", '"finished"', "null", "epochs", "fingerprint"])
+def test_a_damaged_summary_is_named(configure, tmp_path, damage):
+    config, out = configure(), tmp_path / "run"
+    train(config, out, progress=False)
+    summary = json.loads((out / "summary.json").read_text())
+    text = damage if damage not in summary else json.dumps({**summary, damage: "many"})
+    (out / "summary.json").write_text(text)
+    with pytest.raises(InputError, match=r"is (damaged|not a summary).*: delete .*run to train it again"):
+        train(config, out, progress=False)
+    assert (out / "potential").is_dir()

@@ -117,6 +117,8 @@ def keep_plan(starts: Sequence[Atoms], config: Pretraining, seed: int, folder: P
         write_json_atomic(file, plan)
     elif file.exists():
         before = read_json(file)
+        if not isinstance(before, dict):
+            raise InputError(f"{file} is damaged: choose another folder, or remove {folder}")
         other = [key for key in plan if before.get(key) != plan[key]]
         if other:
             raise InputError(

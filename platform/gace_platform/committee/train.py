@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from gace.errors import GaceError, InputError, TrainingDivergedError
-from gace.files import read_json, replacing, write_json_atomic
+from gace.files import replacing, write_json_atomic
 from gace.structures.identity import dataset_hash
+from gace.training.outcome import read_result
 from gace.training.prepare import Data, check_writable, read_data
 from gace_platform.cluster.jobs import Job, Outcome, refuse_losses, run_jobs
 from gace_platform.committee.bags import Bags, draw_bags
@@ -183,8 +184,8 @@ def _summary(
         count = len(member.train) + len(member.replay)
         entry: dict[str, Any] = {"member": member.number, "seed": member.seed, "n_train": count}
         outcome = outcomes.get(member.number)
-        if member.done:
-            result = read_json(member.run / "summary.json")
+        if (found := read_result(member.run)) is not None:
+            result = found[0].summary()
             entry |= {"status": "trained", "reused": member.number in before}
             entry |= {name: result[name] for name in ("ending", "epochs", "steps")}
             # the training counts what earlier, interrupted runs took; the supervisor counts imports

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from gace.errors import InputError
+from gace.files import write_atomic
 
 Launch = Callable[..., None]
 """From ``grid``, ``block`` and ``args`` (tensors and integers) to work on the current stream."""
@@ -50,11 +53,13 @@ def compiled(name: str, source: str, device: torch.device, options: tuple[str, .
         path = _cache() / f"{name}-{key}.cubin"
         with torch.cuda.device(device):
             if path.exists():
-                code = path.read_bytes()
-            else:
-                code, _ = _nvrtc_compile(source, name, capability, nvcc_options=list(options))
-                _keep(path, code)
+                # a file that a full disk or a crash has cut short is made anew
+                with contextlib.suppress(OSError, RuntimeError, KeyError):
+                    kept: Any = _cuda_load_module(path.read_bytes(), [name])
+                    return kept[name]  # type: ignore[no-any-return]
+            code, _ = _nvrtc_compile(source, name, capability, nvcc_options=list(options))
             made: Any = _cuda_load_module(code, [name])
+            _keep(path, code)
             return made[name]  # type: ignore[no-any-return]
     except (OSError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         warnings.warn(f"{name} could not be compiled, the general kernel does it: {error}", stacklevel=2)
@@ -73,8 +78,9 @@ def _cache() -> Path:
 
 
 def _keep(path: Path, code: bytes) -> None:
-    """Write to a file of its own, then move it into place: others may be doing the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(code)
-    Path(file.name).replace(path)
+    """Write to a file of its own, then move it into place: others may be doing the same.
+
+    Where there is no room the kernel in hand does as well.
+    """
+    with contextlib.suppress(OSError, InputError):
+        write_atomic(path, code)
