@@ -26,6 +26,7 @@ PW = {
     "keyword": "crashed",
     "memory": "memory",
     "killed": "killed",
+    "disk": "disk",
 }
 CP2K = {
     "unconverged": "unconverged",
@@ -59,6 +60,16 @@ def test_what_cp2k_printed_tells_the_class(name, expected):
     except ValueError:
         converged = False
     assert not converged
+
+
+@pytest.mark.parametrize("words", ["No space left on device", "Disk quota exceeded"])
+def test_a_full_disk_is_told_apart_from_a_crash_by_any_program(words):
+    """Whatever the exit code says: aiida's for pw.x is that of an output that broke off."""
+    vasp = pytest.importorskip("aiida_gace.adapters.vasp", reason="AiiDA is not installed")
+    errors = f"At line 17 of file davcio.f90\nFortran runtime error: {words}\n"
+    assert quantum_espresso.failure_class(410, "Error in routine davcio (10):", errors) == "disk"
+    assert cp2k_output.failure_class(f" [ABORT]\n {words}") == "disk"
+    assert vasp.failure_class(700, errors) == "disk"
 
 
 @pytest.mark.parametrize(
@@ -196,3 +207,40 @@ def test_cp2k_that_really_fails(name, attempt, tmp_path):
 def test_cp2k_that_really_runs_out_of_time(attempt):
     outcome = attempt(cp2k(cutoff=1200, eps_scf=1e-30, max_cycle=10_000), time_limit=5.0)
     assert (outcome.label, outcome.failure_class) == (None, "timeout")
+
+
+@needs_pw
+def test_a_disk_that_is_full_blames_no_structure_and_stays_on_the_bill(localhost, tmp_path):
+    """The program cannot write, once; then there is room, and another batch pays for the label."""
+    from aiida import engine, orm
+
+    from aiida_gace.data.dataset import DatasetData
+    from gace_platform.ledger import LabelStore
+    from gace_workflows.reference_batch import ReferenceBatchWorkChain
+
+    full = tmp_path / "full"
+    full.touch()
+    said = "Fortran runtime error: No space left on device"
+    busy = "for ((i = 0; i < 200000; i++)); do :; done"
+    # asked for its version it gets no arguments
+    fails = f'{{ {busy}; echo "{said}" >&2; exit 2; }}'
+    line = f'[ -e {full} -a $# -gt 0 ] && {fails}\nexec {shutil.which("pw.x")} "$@"'
+    settings = pw(executable=wrapped(tmp_path, "pw.x", line)).model_dump(exclude_unset=True)
+    store = LabelStore(tmp_path / "store")
+    inputs = {
+        "structures": DatasetData([crystal()]),
+        "config": orm.Dict({"reference": settings, "store": str(store.folder)}),
+    }
+    _, node = engine.run_get_node(ReferenceBatchWorkChain, **inputs)
+    assert node.exit_status == 420
+    assert "the disk is full" in node.exit_message
+    assert store.keys() == []
+    (loss,) = store.lost()
+    assert (loss["core_seconds"] > 0.1, loss["retired"]) == (True, True)
+    full.unlink()
+    results, node = engine.run_get_node(ReferenceBatchWorkChain, **inputs)
+    assert node.is_finished_ok
+    (row,) = results["verdicts"].get_dict()["structures"]
+    assert (row["verdict"], [one["failure_class"] for one in row["attempts"]]) == ("accepted", [None])
+    assert sum(price for _, price in store.prices()) > row["price"]
+    assert store.paid_twice() == 0

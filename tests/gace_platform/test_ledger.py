@@ -199,6 +199,15 @@ def test_a_run_that_was_refused_is_not_lost(tmp_path):
     assert [(one["core_seconds"], one["retired"]) for one in store.lost()] == [(3.25, True)]
 
 
+def test_what_aiida_ran_is_lost_only_when_it_was_refused(tmp_path):
+    store = LabelStore(tmp_path)
+    store.journal.append("started", "ab-1", run="aiida:1:ab", through="aiida")
+    store.note_running("ab-1", "aiida:1:ab", 3.25)
+    assert store.lost() == []  # a kill ends none of AiiDA's calculations
+    store.journal.append("refused", "ab-1", run="aiida:1:ab", reason="No space left on device")
+    assert [(one["core_seconds"], one["retired"]) for one in store.lost()] == [(3.25, True)]
+
+
 def test_a_run_under_way_is_not_lost(tmp_path):
     store = LabelStore(tmp_path)
     store.journal.append("started", "ab-1", run="host:1:2")

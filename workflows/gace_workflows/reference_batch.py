@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from aiida import orm
-from aiida.engine import ToContext, WorkChain, calcfunction, while_
+from aiida.engine import ExitCode, ToContext, WorkChain, calcfunction, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_gace.adapters import Adapter, make_adapter
@@ -81,6 +82,11 @@ class ReferenceBatchWorkChain(WorkChain):
         spec.output("isolated_atoms", valid_type=DatasetData, required=False)
         spec.output("verdicts", valid_type=orm.Dict)
         spec.output("summary", valid_type=orm.Dict)
+        spec.exit_code(
+            420,
+            "ERROR_DISK_FULL",
+            message="the disk is full where the program runs, what was computed is stored: {detail}",
+        )
 
     # --- what follows from the inputs alone, made anew after every checkpoint ---------------------------
 
@@ -183,8 +189,8 @@ class ReferenceBatchWorkChain(WorkChain):
                 return node
         return None
 
-    def inspect_attempt(self) -> None:
-        """Keep the label, or the reason why there is none."""
+    def inspect_attempt(self) -> ExitCode | None:
+        """Keep the label, or the reason why there is none; a full disk ends the batch."""
         request = self.requests()[self.ctx.position]
         node = self.ctx.attempt
         outcome = self.adapter.outcome(node, request.form)
@@ -205,10 +211,23 @@ class ReferenceBatchWorkChain(WorkChain):
         if failure is None:
             self.ctx.label = label_to_json(t.cast("Label", outcome.label))
             self.ctx.results = {**self.ctx.results, request.key: node.uuid}
-            return
+            return None
+        if failure == "disk":
+            return self.refuse(request, message)
         self.report(f"{request.key}: {entry['remedy']}: {failure}: {message}")
         self.ctx.reason = f"{failure}: {message}" + (f"\n{outcome.log}" if outcome.log else "")
         self.store.journal.append("failed", request.key, run=self.ctx.run, **entry)
+        return None
+
+    def refuse(self, request: Request, message: str) -> ExitCode:
+        """End the batch without a word against the structure; what it has cost so far stays on the bill."""
+        spent = sum(one["core_seconds"] for one in self.ctx.attempts)
+        self.store.note_running(request.key, self.ctx.run, spent)
+        with contextlib.suppress(OSError):
+            self.store.journal.append("refused", request.key, run=self.ctx.run, reason=message)
+        return self.exit_codes.ERROR_DISK_FULL.format(
+            detail=f"{request.key}: {message} (node {self.ctx.attempt.pk})"
+        )
 
     def conclude(self) -> None:
         """Store what was computed, and go on to the next structure."""

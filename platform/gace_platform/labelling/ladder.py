@@ -17,6 +17,7 @@ FAILURE_CLASSES = {
     "timeout": "the time limit was reached",
     "memory": "the program could not get the memory it asked for",
     "killed": "somebody else ended it: a lost node, a kill, the kernel's out-of-memory killer",
+    "disk": "the program could not write: a full disk, which is no fault of the structure",
     "geometry": "the structure makes no sense to the program, such as atoms on top of each other",
     "parser": "the program ended well, and its output cannot be read",
     "not_finite": "energy, forces or stress hold NaN or infinity",

@@ -275,14 +275,14 @@ class LabelStore:
         """Calculations that were started and killed: ``key``, ``run``, ``time``, ``core_seconds`` spent.
 
         The price is the last one noted while it ran, so up to a few seconds too small. ``retired`` tells
-        whether the key was set aside since (:meth:`retire`), or the run ended for want of a program: such a
-        loss stays on the bill, and does not count against the structure. Calculations run by AiiDA are not
-        lost by a kill: it finds them again.
+        whether the key was set aside since (:meth:`retire`), or the run ended for want of a program or of
+        space: such a loss stays on the bill, and does not count against the structure. Calculations run by
+        AiiDA are not lost by a kill: it finds them again.
         """
         started: dict[str, dict[str, Any]] = {}
         for entry in self.journal:
             run = str(entry.get("run"))
-            if entry["event"] == "started" and entry.get("through") is None:
+            if entry["event"] == "started":
                 started[run] = {**entry, "run": run, "retired": False}
             elif entry["event"] in ("computed", "quarantined"):
                 started.pop(run, None)
@@ -295,7 +295,7 @@ class LabelStore:
         # killed between record and journal, and set aside since
         ended = {record.run for record in self.retired()}
         for run, entry in started.items():
-            if run in ended:
+            if run in ended or (entry.get("through") is not None and not entry.get("refused")):
                 continue
             record = self.get(entry["key"])
             if (record is not None and record.run == run) or self._is_computing(entry["key"], record):

@@ -78,7 +78,7 @@ class CP2KAdapter:
         words = abort_message(output) or str(node.exception or node.exit_message or "it left no output")
         errors = text_of(node, "_scheduler-stderr.txt")
         failure = failure_class(output, errors)
-        if node.exit_status in (110, 120, 140):  # AiiDA's own: memory, time, node
+        if failure != "disk" and node.exit_status in (110, 120, 140):  # AiiDA's own: memory, time, node
             failure = {110: "memory", 120: "timeout", 140: "killed"}[node.exit_status]
         failure = judged_by_the_clock(failure, node, price)
         log = telling(output) or tail(errors)

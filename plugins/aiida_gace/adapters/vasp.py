@@ -21,6 +21,7 @@ from aiida_gace.computers import job_options
 from gace.errors import missing
 from gace_platform.labelling.config import VaspReference
 from gace_platform.labelling.engines.base import Label
+from gace_platform.labelling.engines.crystals import disk_is_full
 from gace_platform.labelling.engines.quantum_espresso import is_isolated
 from gace_platform.labelling.engines.vasp import VaspEngine
 
@@ -155,6 +156,8 @@ def plain(atoms: Atoms) -> Atoms:
 
 def failure_class(exit_status: int | None, output: str) -> str:
     """Class of a failure by the program's words, else by AiiDA's exit code."""
+    if disk_is_full(output):
+        return "disk"
     for words, name in WORDS:
         if words in output:
             return name

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ase.units import Bohr, GPa, Hartree
 
-from gace_platform.labelling.engines.crystals import failure_by_machine
+from gace_platform.labelling.engines.crystals import disk_is_full, failure_by_machine
 
 NUMBER = r"([-+]?\d*\.?\d+(?:[EeDd][-+]?\d+)?)"
 
@@ -84,6 +84,8 @@ def failure_class(text: str, errors: str = "") -> str:
         text: the program's output.
         errors: its standard error, where a lack of memory is told.
     """
+    if disk_is_full(f"{text}\n{errors}"):
+        return "disk"
     _, found, after = text.rpartition("[ABORT]")
     for part, words in ((text, ANYWHERE), (found + after if found else "", WHEN_ABORTING)):
         for said, name in words:

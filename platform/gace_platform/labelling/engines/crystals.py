@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from ase import Atoms
 
 from gace.errors import InputError
+from gace.files import tells_of_full_disk
 from gace_platform.labelling.engines.atoms import unpaired_electrons
 from gace_platform.labelling.engines.base import Label
 from gace_platform.labelling.ladder import Remedy
@@ -28,6 +29,12 @@ output then breaks off without a word."""
 def failure_by_machine(errors: str) -> str | None:
     """Class of a failure by what stands in standard error, or None where that tells nothing."""
     return next((name for words, name in MACHINE_WORDS if words in errors.lower()), None)
+
+
+def disk_is_full(output: str) -> bool:
+    """Whether a program could not write, by what it or the library it was built with printed."""
+    # pw.x says which file it was, and not why
+    return tells_of_full_disk(output) or "error writing file" in output
 
 
 def check_cell(number: int, atoms: Atoms) -> str:

@@ -20,7 +20,12 @@ from ase import Atoms
 from gace.errors import InputError, nearest
 from gace_platform.labelling.config import QuantumEspressoReference
 from gace_platform.labelling.engines.base import stated_integer
-from gace_platform.labelling.engines.crystals import ProgramOfAiiDA, check_cell, failure_by_machine
+from gace_platform.labelling.engines.crystals import (
+    ProgramOfAiiDA,
+    check_cell,
+    disk_is_full,
+    failure_by_machine,
+)
 from gace_platform.labelling.ladder import Remedy
 
 RECIPE = 1
@@ -209,6 +214,8 @@ def failure_class(exit_status: int | None, output: str, errors: str = "") -> str
         output: what the program printed.
         errors: its standard error, where a lack of memory is told.
     """
+    if disk_is_full(f"{output}\n{errors}"):
+        return "disk"
     if exit_status in EXIT_CODES:
         return EXIT_CODES[exit_status]
     for words, name in WORDS:
