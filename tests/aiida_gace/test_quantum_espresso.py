@@ -218,6 +218,34 @@ def test_batch_goes_through_store_ladder_and_gate(localhost, tmp_path):
     assert all(record.evidence["converged"] for record in store.records())
 
 
+@needs_program
+@pytest.mark.slow
+def test_what_a_person_has_set_aside_is_computed_again(localhost, tmp_path):
+    """Not taken from AiiDA's database a second time, at the price of a calculation that nobody ran."""
+    from aiida import engine, orm
+
+    from aiida_gace.data.dataset import DatasetData
+    from gace_platform.ledger import LabelStore
+    from gace_workflows.reference_batch import ReferenceBatchWorkChain
+
+    store = LabelStore(tmp_path / "store")
+    inputs = {
+        "structures": DatasetData([silicon(7)]),
+        "config": orm.Dict(
+            {"reference": reference().model_dump(exclude_unset=True), "store": str(store.folder)}
+        ),
+    }
+    nodes = []
+    for _ in range(2):
+        results, _ = engine.run_get_node(ReferenceBatchWorkChain, **inputs)
+        (row,) = results["verdicts"].get_dict()["structures"]
+        assert row["verdict"] == "accepted"
+        nodes.append(row["attempts"][0]["node"])
+        store.suspect(row["key"], "by hand: who knows")
+        store.retire(row["key"])
+    assert nodes[0] != nodes[1]
+
+
 @pytest.mark.parametrize(
     ("status", "output", "expected"),
     [

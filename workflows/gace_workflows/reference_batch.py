@@ -181,11 +181,15 @@ class ReferenceBatchWorkChain(WorkChain):
         return ToContext(attempt=node)
 
     def submitted_before(self, label: str) -> orm.ProcessNode | None:
-        """The calculation of this attempt, if it was submitted already and has not failed elsewhere."""
+        """The calculation of this attempt, if it was submitted already and has not failed elsewhere.
+
+        One behind a record that a person has set aside since is spent: it was asked to be computed again.
+        """
+        spent = {one.get("node") for record in self.store.retired() for one in record.attempts}
         query = orm.QueryBuilder().append(orm.ProcessNode, filters={"label": label})
         for node in query.all(flat=True):
             ours = node.caller is not None and node.caller.uuid == self.uuid
-            if ours or node.is_finished_ok or not node.is_terminated:
+            if node.uuid not in spent and (ours or node.is_finished_ok or not node.is_terminated):
                 return node
         return None
 
