@@ -272,6 +272,29 @@ def test_processor_time_is_read_from_the_last_line():
     assert core_seconds("nothing of the kind") == 0
 
 
+def test_a_stated_spin_is_what_is_computed():
+    """The label key holds it; without it the label of a triplet was that of the singlet."""
+    atoms = silicon()
+    assert "nspin" not in QuantumEspressoEngine(reference()).parameters(atoms, 0)["SYSTEM"]
+    atoms.info["spin"] = 2
+    system = QuantumEspressoEngine(reference()).parameters(atoms, 0)["SYSTEM"]
+    assert (system["nspin"], system["tot_magnetization"]) == (2, 2)
+    started = QuantumEspressoEngine(reference(magnetisation={"Si": 0.3})).parameters(atoms, 0)["SYSTEM"]
+    assert (started["tot_magnetization"], started["starting_magnetization"]) == (2, {"Si": 0.3})
+    atoms.info["spin"] = 0
+    free = QuantumEspressoEngine(reference(magnetisation={"Si": 0.3})).parameters(atoms, 0)["SYSTEM"]
+    assert (free["nspin"], "tot_magnetization" in free) == (2, False)
+
+
+@needs_program
+@pytest.mark.slow
+def test_a_triplet_is_not_labelled_as_a_singlet(compute):
+    singlet, triplet = silicon(), silicon()
+    triplet.info["spin"] = 2
+    energies = [compute(one).label.energy for one in (singlet, triplet)]
+    assert energies[1] - energies[0] > 0.1
+
+
 @needs_program
 def test_settings_follow_content_and_cutoffs():
     first, second = (QuantumEspressoEngine(reference(cutoff_wfc=cutoff)).settings() for cutoff in (12, 14))

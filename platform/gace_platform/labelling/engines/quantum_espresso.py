@@ -181,10 +181,9 @@ class QuantumEspressoEngine(ProgramOfAiiDA):
             width = reference.degauss if reference.smearing is not None else 0.005
             system |= {"occupations": "smearing", "smearing": reference.smearing or "gaussian"}
             system["degauss"] = width
+        if spin := self.charge_and_spin(atoms)[1]:
+            system |= {"nspin": 2, "tot_magnetization": spin}
         if alone:
-            spin = self.charge_and_spin(atoms)[1]
-            if spin:
-                system |= {"nspin": 2, "tot_magnetization": spin}
             system["nosym"] = True
         elif reference.magnetisation is not None:
             present = sorted(set(atoms.get_chemical_symbols()))
