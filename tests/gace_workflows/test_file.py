@@ -31,6 +31,17 @@ def file(tmp_path, write_campaign):
         ({"budget": {"labels": 7}}, "does not cover the first labels and the exam (8)"),
         ({"generations": 2}, "labels_per_generation is needed"),
         ({"labels_per_generation": 3}, "contradicts a list of generations"),
+        (
+            {"reference": {"engine": "teacher", "calculator": "emt", "charge": 1}},
+            "reference.charge (1) contradicts system.charge (0)",
+        ),
+        (
+            {
+                "system": {"structure": "copper.xyz", "spin": 0},
+                "reference": {"engine": "teacher", "calculator": "emt", "spin": 2},
+            },
+            "reference.spin (2) contradicts system.spin (0)",
+        ),
         ({"campaign": "no spaces please"}, "campaign"),
         ({"cluster": {"workers": 0}}, "cluster.workers"),
         ({"dtype": "float16"}, "dtype"),

@@ -182,6 +182,15 @@ class Campaign(Closed):
             raise ValueError("labels_per_generation is needed when generations is a number")
         if isinstance(self.generations, list) and self.labels_per_generation is not None:
             raise ValueError("labels_per_generation contradicts a list of generations")
+        for name in ("charge", "spin"):
+            # system's goes into every structure, and a structure's own comes before the reference's
+            said, system = getattr(self.reference, name, None), getattr(self.system, name)
+            stated = name in self.reference.model_fields_set and None not in (said, system)
+            if stated and said != system:
+                raise ValueError(
+                    f"reference.{name} ({said}) contradicts system.{name} ({system}), which every structure "
+                    "of a campaign has: say it in system"
+                )
         first = self.initial.labels + self.exam.structures
         if first > self.budget.labels:
             raise ValueError(
