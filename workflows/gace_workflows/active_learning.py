@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from pathlib import Path
 
 from aiida import orm
 from aiida.engine import ExitCode, ToContext, append_, if_, while_
@@ -12,6 +13,7 @@ from aiida_gace.data.dataset import DatasetData
 from aiida_gace.data.potential import PotentialData
 from gace_workflows import datasets, recipes
 from gace_workflows.labelling import LabelWorkChain
+from gace_workflows.level import change_of_level, settings_of
 from gace_workflows.stepwise import StepwiseWorkChain
 
 
@@ -67,6 +69,12 @@ class ActiveLearningWorkChain(StepwiseWorkChain):
         spec.output("mlflow_version", valid_type=orm.Str, required=False, help="Version of the champion.")
         spec.output("outcome", valid_type=orm.Dict, help="Stop verdict and champion.")
         spec.exit_code(410, "ERROR_NO_LABELS", message="none of the first structures could be labelled")
+        spec.exit_code(
+            420,
+            "ERROR_OTHER_LEVEL",
+            message="the level of theory is no longer that of the labels so far ({detail}): bring it back, "
+            "or go on to have all labels computed anew",
+        )
 
     # --- generation 0: first structures, exam, first labels ---------------------------------------------
 
@@ -148,8 +156,12 @@ class ActiveLearningWorkChain(StepwiseWorkChain):
         """Whether the labelling is due."""
         return not self.ctx.done and self.must("label")
 
-    def label(self) -> ToContext:
-        """Label the picks; in generation 0 also the exam."""
+    def label(self) -> ToContext | ExitCode:
+        """Label the picks; in generation 0 also the exam. Labels of two levels never meet."""
+        if "dataset" in self.ctx:
+            known, store = self.ctx.dataset.get_structures(), Path(self.places["labels"])
+            if (detail := change_of_level(known, self.campaign, store)) is not None:
+                return self.exit_codes.ERROR_OTHER_LEVEL.format(detail=detail)
         structures = self.ctx.selected
         if not self.ctx.turn and "exam_request" in self.ctx:
             structures = datasets.together(structures, self.ctx.exam_request)
@@ -179,6 +191,9 @@ class ActiveLearningWorkChain(StepwiseWorkChain):
             self.ctx.batch += 1
             return None if "dataset" in self.ctx else self.exit_codes.ERROR_NO_LABELS
         labelled = process.outputs.labelled
+        known = self.ctx.dataset.get_structures() if "dataset" in self.ctx else []
+        if len(kinds := settings_of([*known, *labelled.get_structures()])) > 1:
+            return self.exit_codes.ERROR_OTHER_LEVEL.format(detail=f"settings {' and '.join(sorted(kinds))}")
         if "dataset" not in self.ctx:
             purposes = [atoms.info.get("purpose") for atoms in labelled.get_structures()]
             if all(purpose == "exam" for purpose in purposes):
