@@ -218,6 +218,51 @@ def test_output_of_a_single_point_in_our_units():
     assert (found["converged"], found["cycles"], found["ended"]) == (True, 12, True)
 
 
+OF_2025 = (
+    OUTPUT.replace("energy [a.u.]:", "energy [hartree]")
+    .replace("ATOMIC FORCES in [a.u.]\n", "FORCES| Atomic forces [hartree/bohr]")
+    .replace(" # Atom   Kind   Element          X", " FORCES|   Atom     x")
+    .replace("      1      1      Si ", " FORCES|      1 ")
+    .replace("      2      1      Si ", " FORCES|      2 ")
+    .replace("tensor [GPa]", "tensor [bar]")
+)
+"""As CP2K prints since 2025: without colon, with a prefix, and the stress in bar."""
+
+
+def test_outputs_of_later_versions_are_read_too():
+    old, new = cp2k_output.read_output(OUTPUT), cp2k_output.read_output(OF_2025)
+    assert (new["energy"], new["forces"]) == (old["energy"], old["forces"])
+    np.testing.assert_allclose(new["stress"], np.array(old["stress"]) * 1e-4, rtol=1e-12)
+
+
+@pytest.mark.parametrize("output", [OUTPUT, OF_2025])
+@pytest.mark.parametrize(
+    ("number", "word"), [("0.003973891106", "forces of all atoms"), ("-1.18467623027E+00", "stress")]
+)
+def test_a_number_that_does_not_fit_its_column_is_no_label(output, number, word):
+    with pytest.raises(ValueError, match=word):
+        cp2k_output.read_output(output.replace(number, "*" * len(number)))
+
+
+def test_a_stress_in_an_unknown_unit_is_not_left_out():
+    with pytest.raises(ValueError, match="GPa or bar"):
+        cp2k_output.read_output(OUTPUT.replace("[GPa]", "[kbar]"))
+
+
+@needs_data
+def test_a_stress_that_is_missing_is_a_failure_and_no_label():
+    from types import SimpleNamespace
+
+    from aiida_gace.adapters.cp2k import CP2KAdapter
+
+    found = {**cp2k_output.read_output(OUTPUT), "stress": None}
+    results = SimpleNamespace(output_parameters=SimpleNamespace(get_dict=lambda: found))
+    node = SimpleNamespace(is_finished_ok=True, outputs=results)
+    outcome = CP2KAdapter(reference()).outcome(node, silicon())
+    assert (outcome.label, outcome.failure_class) == (None, "parser")
+    assert "no stress" in outcome.message
+
+
 @pytest.mark.parametrize(
     ("cut", "word"), [("ENERGY|", "energy"), (" ATOMIC FORCES", "forces"), (" STRESS|      z", "stress")]
 )

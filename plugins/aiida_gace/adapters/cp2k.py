@@ -74,7 +74,10 @@ class CP2KAdapter:
         output = text_of(node, OUTPUT)
         price = price_told(node)
         if node.is_finished_ok:
-            return Outcome(self._label(node, atoms), None, "", "", price)
+            label = self._label(node, atoms)
+            if label.stress is None:  # it was asked for
+                return Outcome(None, "parser", "the output holds no stress", tail(output), price)
+            return Outcome(label, None, "", "", price)
         words = abort_message(output) or str(node.exception or node.exit_message or "it left no output")
         errors = text_of(node, "_scheduler-stderr.txt")
         failure = failure_class(output, errors)

@@ -16,6 +16,9 @@ from gace_platform.labelling.engines.crystals import disk_is_full, failure_by_ma
 
 NUMBER = r"([-+]?\d*\.?\d+(?:[EeDd][-+]?\d+)?)"
 
+STRESS_UNITS = {"GPa": 1.0, "bar": 1e-4}
+"""GPa by the unit that the program states: which one it takes has changed with its versions."""
+
 ANYWHERE = (
     ("exceeded requested execution time", "timeout"),
     ("SCF run NOT converged", "unconverged"),
@@ -45,14 +48,16 @@ def read_output(text: str) -> dict[str, Any]:
         ``functional``, ``version``, ``ended`` (whether the program got to its end).
 
     Raises:
-        ValueError: the energy or the forces are not there; the message says which.
+        ValueError: the energy or the forces of an atom are not there, or the stress is not readable; the
+            message says which.
     """
     found = read_settings(text)
-    energy = re.findall(r"ENERGY\| Total FORCE_EVAL .*energy.*:\s*" + NUMBER, text)
+    # "energy [a.u.]:" until 2024, "energy [hartree]" since
+    energy = re.findall(r"ENERGY\| Total FORCE_EVAL .*energy \S*[\]):]+\s+" + NUMBER, text)
     if not energy:
         raise ValueError("energy")
     found["energy"] = _float(energy[-1]) * Hartree
-    found["forces"] = (_forces(text) * Hartree / Bohr).tolist()
+    found["forces"] = (_forces(text, found["atoms"]) * Hartree / Bohr).tolist()
     stress = _stress(text)
     # CP2K prints what the cell exerts, as a pressure: compression is positive there, tension here
     found["stress"] = None if stress is None else (-stress * GPa).tolist()
@@ -120,26 +125,30 @@ def abort_message(text: str) -> str:
     return " ".join(message.split())
 
 
-def _forces(text: str) -> np.ndarray:
-    """The last table of forces, Hartree/Bohr ``(N, 3)``."""
+def _forces(text: str, atoms: int | None) -> np.ndarray:
+    """The last table of forces, Hartree/Bohr ``(N, 3)``; a number too large for its column shows as stars."""
+    xyz = r"\s+".join([NUMBER] * 3)
     _, found, table = text.rpartition("ATOMIC FORCES in [a.u.]")
-    if not found:
-        raise ValueError("forces")
-    rows = re.findall(r"^\s+\d+\s+\d+\s+[A-Z][a-z]?\s+" + r"\s+".join([NUMBER] * 3), table, re.MULTILINE)
-    if not rows:
-        raise ValueError("forces")
+    row = r"^\s+\d+\s+\d+\s+[A-Z][a-z]?\s+" + xyz
+    if not found:  # since 2025
+        _, found, table = text.rpartition("FORCES| Atomic forces [hartree/bohr]")
+        row = r"^ FORCES\|\s+\d+\s+" + xyz
+    rows = re.findall(row, table, re.MULTILINE) if found else []
+    if not rows or (atoms is not None and len(rows) != atoms):
+        raise ValueError("forces of all atoms")
     return np.array([[_float(word) for word in row] for row in rows])
 
 
 def _stress(text: str) -> np.ndarray | None:
-    """The last stress tensor, GPa ``(3, 3)``, in CP2K's sign."""
-    _, found, table = text.rpartition("STRESS| Analytical stress tensor [GPa]")
+    """The last stress tensor, GPa ``(3, 3)``, in CP2K's sign; None where none was asked for."""
+    _, found, table = text.rpartition("STRESS| Analytical stress tensor [")
     if not found:
         return None
+    unit = table.partition("]")[0]
     rows = re.findall(r"^ STRESS\|\s+[xyz]\s+" + r"\s+".join([NUMBER] * 3), table, re.MULTILINE)[:3]
-    if len(rows) != 3:
-        raise ValueError("complete stress tensor")
-    return np.array([[_float(word) for word in row] for row in rows])
+    if len(rows) != 3 or unit not in STRESS_UNITS:
+        raise ValueError("complete stress tensor in GPa or bar")
+    return np.array([[_float(word) for word in row] for row in rows]) * STRESS_UNITS[unit]
 
 
 def _first(pattern: str, text: str) -> str | None:
