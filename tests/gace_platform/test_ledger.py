@@ -165,6 +165,16 @@ def test_a_run_that_was_started_and_never_ended_is_lost_with_its_price(tmp_path)
     assert [(loss["key"], loss["core_seconds"]) for loss in store.lost()] == [("ab-1", 3.25)]
 
 
+def test_a_note_that_a_power_cut_left_empty_stops_nobody(tmp_path):
+    """Notes are renamed into place without a flush: one is written every second."""
+    store = LabelStore(tmp_path)
+    store.journal.append("started", "ab-1", run="host:1:2")
+    store.note_running("ab-1", "host:1:2", 3.25)
+    (note,) = (tmp_path / "running").glob("*.json")
+    note.write_bytes(b"")
+    assert [(loss["key"], loss["core_seconds"]) for loss in store.lost()] == [("ab-1", 0.0)]
+
+
 def test_only_losses_since_a_key_was_set_aside_count_against_it(tmp_path):
     store = LabelStore(tmp_path)
     record = make_record("ab-1")

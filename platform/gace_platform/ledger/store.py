@@ -300,13 +300,21 @@ class LabelStore:
             record = self.get(entry["key"])
             if (record is not None and record.run == run) or self._is_computing(entry["key"], record):
                 continue
-            note = self.folder / "running" / f"{_safe(run)}.json"
-            spent = json.loads(note.read_text())["core_seconds"] if note.exists() else 0.0
+            spent = self._noted(run)
             if entry.get("refused") and not spent:
                 continue
             loss = {name: entry[name] for name in ("key", "run", "time", "retired")}
             losses.append({**loss, "core_seconds": spent})
         return losses
+
+    def _noted(self, run: str) -> float:
+        """Price of a run as last noted, s; 0 without a note, or with one that a power cut left empty."""
+        try:
+            return float(
+                json.loads((self.folder / "running" / f"{_safe(run)}.json").read_text())["core_seconds"]
+            )
+        except (FileNotFoundError, ValueError):
+            return 0.0
 
     def _is_computing(self, key: str, record: LabelRecord | None) -> bool:
         """Whether some process computes ``key`` right now."""
