@@ -233,6 +233,25 @@ def test_snapshots_of_a_thermal_crystal_are_not_copies(folder):
     assert len(select(pool_of(folder, pool, training=None)).picks) == 8
 
 
+@pytest.mark.parametrize("cells", [1, 2])
+def test_snapshots_of_a_cold_crystal_are_not_copies_though_their_symmetric_crystal_is(cells):
+    """Displacements below 0.25 Å vanish where pymatgen reduces a cell by its own tolerance."""
+    frames = []
+    for number in range(6):
+        atoms = bulk("Cu", cubic=True).repeat(cells)
+        atoms.positions += 0.05 * np.random.default_rng(number).standard_normal(atoms.positions.shape)
+        frames.append(atoms)
+    near, shuffled = frames[0].copy(), frames[0][[0, 2, 3, 1, *range(4, 4 * cells**3)]]
+    near.positions += [0.4, 0.0, 0.1] + 0.002 * np.random.default_rng(9).standard_normal(near.positions.shape)
+    near.wrap()
+    same = same_crystal([*frames, near, shuffled, bulk("Cu")], 0.01)
+    pairs = [(one, two) for two in range(6) for one in range(two)]
+    assert not any(same(one, two) for one, two in pairs)
+    assert same(0, 6)
+    assert same(0, 7)
+    assert not same(0, 8)
+
+
 def test_a_pool_with_nothing_physical_is_an_empty_result(folder, tmp_path):
     collided = shaken(0)
     collided.positions[:] = 0.0

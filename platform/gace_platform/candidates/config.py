@@ -47,8 +47,8 @@ class SelectConfig(Closed):
     """Relative distance of geometric descriptors below which two structures are copies; 0.01 is what random
     displacements of 5 mÅ make of a small molecule. 0: keep all but exact copies."""
     crystal_tolerance: PositiveFloat = 0.01
-    """Root mean square displacement, over the cube root of the volume per atom, at which pymatgen's
-    StructureMatcher takes two crystals for one (only asked about close pairs)."""
+    """Root mean square displacement, over the cube root of the volume per atom, up to which two crystals are
+    one (only asked about close pairs: frames of one in place, others by pymatgen's StructureMatcher)."""
     shortlist: PositiveInt | None = None
     """Candidates that reach the diversity step; null: 12 for each pick, at least 100."""
     gradient_dimensions: PositiveInt = 512
