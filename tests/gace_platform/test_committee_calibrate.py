@@ -82,6 +82,20 @@ def test_where_there_is_a_reserve_nothing_else_scales_the_error_bars(committee, 
     assert (uncertainty.energy, uncertainty.forces) == (alone.energy, alone.forces)
 
 
+def test_labels_of_weight_zero_scale_no_error_bars(committee, copper_frames):
+    wrong, missing = ([atoms.copy() for atoms in copper_frames] for _ in range(2))
+    wrong[3].info.update(REF_energy=1000.0, energy_weight=0.0)
+    wrong[4].arrays["REF_forces"] = np.full((4, 3), 100.0)
+    wrong[4].info["weight"] = 0.0
+    del missing[3].info["REF_energy"], missing[4].info["REF_energy"], missing[4].arrays["REF_forces"]
+    in_bag = np.ones((3, 12), dtype=bool)
+    in_bag[:2, :8] = False
+    (found, _), (wanted, _) = (
+        calibrate(committee, frames, Bags(in_bag, "structure"), [], seed=0) for frames in (wrong, missing)
+    )
+    assert (found.energy, found.forces, found.n_calibration) == (wanted.energy, wanted.forces, 6)
+
+
 def test_validation_structures_are_not_called_reserve(committee, copper_frames):
     frames = [atoms.copy() for atoms in copper_frames]
     for atoms in frames[:3]:

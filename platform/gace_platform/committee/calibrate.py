@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gace.potential.potential import Potential
 from gace.structures.io import labels_of
+from gace.training.dataset import without_weightless
 from gace.uncertainty.committee import energy_spread, forces_spread
 from gace.uncertainty.container import Uncertainty
 from gace.uncertainty.novelty import Novelty
@@ -106,7 +107,9 @@ def held_out(potential: Potential, structures: Sequence[Atoms], in_bag: NDArray[
         atoms, seen_by = structures[row], [one[row] for one in predictions if row in one]
         energy = np.array([[one.energy] for one in seen_by])  # (k, 1)
         forces = np.array([one.forces for one in seen_by])  # (k, N, 3)
-        labels, root = labels_of(atoms), np.sqrt(len(atoms))
+        # what a weight of zero keeps out of training is no measure of its errors either
+        (labels,) = without_weightless([atoms], [labels_of(atoms)])
+        root = np.sqrt(len(atoms))
         energy_error = np.nan if labels.energy is None else (energy.mean() - labels.energy) / root
         forces_error = np.full(forces.shape[1:], np.nan)
         if labels.forces is not None:
