@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ase import Atoms
 
 from gace.errors import InputError
 from gace.potential.bundle import save_bundle
@@ -143,6 +144,14 @@ def test_drift_of_a_force_that_is_no_gradient_is_found(make_potential, exam_fram
     criteria = Criteria(drift_steps=50)
     assert not drift_check(Broken(), exam_frames[0], criteria).met
     assert drift_check(make_potential(0), exam_frames[0], criteria).met
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_one_atom_does_not_drift(make_potential, periodic):
+    one = Atoms("O", cell=[2.5, 2.5, 2.5], pbc=periodic)
+    found = drift_check(make_potential(0), one, Criteria(drift_steps=4))
+    assert found.met, found.detail
+    assert found.value < 1e-6  # moved by a constant velocity: rounding
 
 
 def test_large_force_under_strain_fails(make_potential, exam_frames):

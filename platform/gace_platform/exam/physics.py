@@ -74,7 +74,8 @@ def drift_check(potential: Potential, atoms: Atoms, criteria: Criteria) -> Condi
     moving.calc = potential.calculator(uncertainty=False)
     rng = generator(criteria.seed, "exam velocities")
     MaxwellBoltzmannDistribution(moving, temperature_K=criteria.temperature, rng=rng)
-    Stationary(moving)
+    if len(moving) > 1:  # a single atom has no other velocity than that of its centre of mass
+        Stationary(moving)
     run = VelocityVerlet(moving, timestep=criteria.timestep_fs * units.fs)
     totals = [moving.get_total_energy()]
     drift, why = float("nan"), ""
