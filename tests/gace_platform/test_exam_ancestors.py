@@ -109,6 +109,13 @@ def test_walks_without_the_label_are_no_witnesses():
     assert set_errors(found).forces_mae.low is None
 
 
+def test_structures_without_the_label_are_no_witnesses_either():
+    found = residuals_of(np.random.default_rng(7).standard_normal((5 * ATOMS, 3)))
+    found.forces_reference[ATOMS:] = np.nan  # forces of one of five structures only
+    forces = set_errors(found).forces_mae
+    assert (forces.low, forces.high) == (None, None)
+
+
 def test_an_error_has_no_negative_interval_and_a_difference_may():
     ancestor = np.repeat([0, 1], 5)
     ramp = np.repeat([0.1, 0.5], 5 * ATOMS)[:, None] * np.ones(3)

@@ -214,8 +214,8 @@ class Resampling:
             numerator, denominator = (
                 np.asarray(np.bincount(self.ancestor, one), dtype=float) for one in (numerator, denominator)
             )
-        # ancestors without such labels are no witnesses
-        n = len(numerator) if self.ancestor is None else int(np.count_nonzero(denominator))
+        # ancestors, or structures, without such labels are no witnesses
+        n = int(np.count_nonzero(denominator))
         below = denominator[self.rows].sum(1)
         found = numerator[self.rows].sum(1)[below > 0] / below[below > 0]
         if n < 2 or len(found) == 0:
