@@ -195,6 +195,26 @@ def test_labelled_and_excluded_structures_are_never_picked(folder):
     assert rejected(result) == {"already_labelled": 1, "excluded": 2}
 
 
+@pytest.mark.parametrize("strategy", ["lcmd", "random"])
+def test_labelled_and_excluded_structures_are_known_moved_turned_and_renumbered(folder, strategy):
+    """Also to the reserve and to random picks, which no search for copies guards."""
+    turned = [shaken(number)[[*range(3, 9), 2, 1, 0]] for number in (1, 2)]
+    for atoms in turned:
+        atoms.rotate(40, (1, 2, 3))
+        atoms.positions += [1.0, 2.0, 3.0]
+    crystal = bulk("Si", cubic=True)
+    crystal.positions += 0.2 * np.random.default_rng(0).standard_normal(crystal.positions.shape)
+    wrapped = crystal.copy()
+    wrapped.wrap()
+    for name, frames in (("exam.xyz", [turned[0], wrapped]), ("known.xyz", [turned[1]])):
+        write_structures(folder / name, frames)
+    pool = [shaken(1), shaken(2), crystal, shaken(3)]
+    content = {"training": "known.xyz", "exclude": ["exam.xyz"], "strategy": strategy}
+    result = select(pool_of(folder, pool, reserve_fraction=0.5, **content))
+    assert ids(result) == ["s003"]
+    assert rejected(result) == {"already_labelled": 1, "excluded": 2}
+
+
 def test_near_copies_are_refused_and_their_original_may_stay(folder):
     copy = shaken(0)
     copy.positions += 0.001 * np.random.default_rng(0).standard_normal(copy.positions.shape)

@@ -125,21 +125,27 @@ def is_sound(atoms: Atoms) -> bool:
 
 
 def drop_known(pool: Pool, known: Sequence[Atoms], config: SelectConfig, rejections: Rejections) -> Pool:
-    """Candidates that nobody has labelled or excluded yet, compared by hash."""
-    labelled = {structure_hash(atoms)[:KEY_DIGITS] for atoms in known}
-    excluded = {structure_hash(atoms)[:KEY_DIGITS] for atoms in read_all(config.exclude)}
-    keys = {key.partition("-")[0][:KEY_DIGITS] for key in config.exclude_keys}
-    is_labelled = np.array([one[:KEY_DIGITS] in labelled for one in pool.hashes], dtype=bool)
-    is_excluded = np.array([one[:KEY_DIGITS] in excluded for one in pool.hashes], dtype=bool)
-    if keys:
-        # label keys hold the hash of the canonical form: a refused structure is refused in any orientation
-        is_excluded |= np.array(
-            [canonical_hash(one)[:KEY_DIGITS] in keys for one in pool.structures], dtype=bool
-        )
-    is_excluded &= ~is_labelled
+    """Candidates that nobody has labelled or excluded yet, compared by hash.
+
+    By that of the canonical form too, as label keys are: moved, turned, with atoms in other cells or in
+    another order a structure has the same label, and one of the exam gives its answer away.
+    """
+    labelled, excluded = _names(known), _names(read_all(config.exclude))
+    excluded |= {key.partition("-")[0][:KEY_DIGITS] for key in config.exclude_keys}
+    own = [
+        _names([atoms]) if labelled or excluded else {one}
+        for atoms, one in zip(pool.structures, pool.hashes, strict=True)
+    ]
+    is_labelled = np.array([bool(names & labelled) for names in own], dtype=bool)
+    is_excluded = np.array([bool(names & excluded) for names in own], dtype=bool) & ~is_labelled
     rejections.add("already_labelled", "this very structure is in the training set", pool.names(is_labelled))
     rejections.add("excluded", "named by exclude or exclude_keys", pool.names(is_excluded))
     return pool.keep(~(is_labelled | is_excluded))
+
+
+def _names(structures: Iterable[Atoms]) -> set[str]:
+    """Hashes by which structures are known: as they are, and of their canonical form."""
+    return {made(atoms)[:KEY_DIGITS] for atoms in structures for made in (structure_hash, canonical_hash)}
 
 
 def drop_collided(pool: Pool, config: SelectConfig, rejections: Rejections) -> Pool:
