@@ -79,6 +79,15 @@ def test_a_slab_keeps_its_vacuum():
     assert np.allclose(prepared.cell.array[2], slab.cell.array[2])
 
 
+@pytest.mark.parametrize("angle", [90, 30])
+def test_a_slab_that_lies_otherwise_is_strained_in_its_own_plane(angle):
+    slab = fcc111("Cu", (1, 1, 3), vacuum=8.0)
+    slab.rotate(angle, "y", rotate_cell=True)
+    prepared = prepare(slab, 0, 0, strain=0.05)
+    assert np.allclose(prepared.cell.array[2], slab.cell.array[2])
+    assert np.abs(prepared.cell.lengths() / slab.cell.lengths() - 1)[:2].max() > 0.001
+
+
 @pytest.mark.parametrize(("distance", "share"), [(0.74, 0.74 / 0.62), (0.31, 0.5)])
 def test_the_shortest_distance_is_relative_to_the_covalent_radii(distance, share):
     pair = Atoms("H2", positions=[[0, 0, 0], [distance, 0, 0]])

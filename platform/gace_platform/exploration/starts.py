@@ -51,10 +51,19 @@ def prepare(
         symmetric = np.triu(draw) + np.triu(draw, 1).T
         if not periodic.all():
             # a strained vacuum means nothing, and would shear the slab
-            symmetric = symmetric * np.outer(periodic, periodic)
+            symmetric = _within(atoms.cell.array[periodic], symmetric)
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + symmetric), scale_atoms=True)
     if rattle:
         atoms.positions += rattle * random.standard_normal(atoms.positions.shape)
     # as an extended XYZ file holds them, so that a file read back hashes the same
     atoms.positions = np.round(atoms.positions, 8)
     return atoms
+
+
+def _within(vectors: np.ndarray, strain: np.ndarray) -> np.ndarray:
+    """The part of a strain ``(3, 3)`` in the plane or along the line of the cell vectors ``(1 or 2, 3)``."""
+    along = np.abs(vectors).max(0) > 0
+    if along.sum() == len(vectors):  # as most slabs lie: the axes themselves, without rounding
+        return np.asarray(strain * np.outer(along, along))
+    onto = np.linalg.pinv(vectors) @ vectors
+    return np.asarray(onto @ strain @ onto)
