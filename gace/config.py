@@ -115,6 +115,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key '{location}'{nearest(name, keys_at(model, problem['loc'][:-1]))}"
     if problem["type"] == "missing":
         return f"missing key '{location}'"
+    if problem["type"] == "union_tag_not_found":
+        return f"missing key '{location}.{problem['ctx']['discriminator'].strip(chr(39))}'"
     message = problem["msg"].removeprefix("Value error, ")
     value = problem.get("input")
     shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) else ""

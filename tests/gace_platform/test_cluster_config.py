@@ -23,6 +23,10 @@ def test_without_a_section_one_local_worker_is_used():
     assert parse_config({}, File).cluster == Local(workers=1)
 
 
+def test_the_default_provider_need_not_be_named():
+    assert parse(workers=2) == Local(workers=2)
+
+
 def test_an_unknown_key_names_the_nearest_one():
     with pytest.raises(InputError, match="did you mean 'workers'"):
         parse(provider="local", worker=2)

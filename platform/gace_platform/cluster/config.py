@@ -7,9 +7,17 @@ next to no memory of its own; the memory and the cores named here are those of t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    model_validator,
+)
 
 from gace.config import Closed
 
@@ -107,8 +115,15 @@ class Address(_Provider):
         return self
 
 
-ClusterConfig = Annotated[Local | LocalGpu | Slurm | Address, Field(discriminator="provider")]
-"""Any provider, told apart by the key ``provider``."""
+def _local_unless_said(section: Any) -> Any:
+    """The section with the default provider where it names none."""
+    return {"provider": "local", **section} if isinstance(section, dict) else section
+
+
+ClusterConfig = Annotated[
+    Local | LocalGpu | Slurm | Address, Field(discriminator="provider"), BeforeValidator(_local_unless_said)
+]
+"""Any provider, told apart by the key ``provider``; ``local`` without."""
 
 AnyProvider = Local | LocalGpu | Slurm | Address
 
