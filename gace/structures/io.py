@@ -52,7 +52,8 @@ def read_structures(path: str | Path, index: str = ":") -> list[Atoms]:
     # the plain .xyz reader of ASE would drop labels that extended XYZ carries
     form = "extxyz" if path.name.removesuffix(".gz").endswith((".xyz", ".extxyz")) else None
     try:
-        frames = read(path, index=index, format=form)
+        # an @ belongs to the name: ASE would take what follows it for the frames to read
+        frames = read(path, index=index, format=form, do_not_split_by_at_sign=True)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"cannot read structures from {path}: {reason}") from None

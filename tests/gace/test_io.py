@@ -145,3 +145,10 @@ def test_broken_json_is_named(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         read_json(tmp_path / "x.json")
+
+
+def test_an_at_sign_belongs_to_the_name(labelled, tmp_path):
+    write_structures(tmp_path / "run@300K.xyz", [labelled, labelled])
+    write_structures(tmp_path / "run", [labelled])  # what ASE would look for
+    assert len(read_structures(tmp_path / "run@300K.xyz")) == 2
+    assert len(read_structures(tmp_path / "run@300K.xyz", "-1")) == 1
