@@ -78,7 +78,9 @@ class PotentialConfig(Closed):
         default=None,
         description="FS-, 1L-, 2L- or linear- small, medium, large; default 2L-small, or the start model's",
     )
-    cutoff: float | None = Field(default=None, gt=0, description="Å; default: the preset's")
+    cutoff: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Å; default: the preset's"
+    )
     elements: list[str] | None = Field(
         default=None, description="element order; default: those of the training data, sorted"
     )

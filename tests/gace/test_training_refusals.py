@@ -156,3 +156,7 @@ def test_an_element_that_is_none_is_refused(refusal, preset):
 )
 def test_overrides_of_another_kind_are_refused(refusal, overrides, message):
     assert message in refusal(cells(), potential={"overrides": TINY | overrides})
+
+
+def test_a_cutoff_without_end_is_refused(refusal):
+    assert "potential.cutoff" in refusal(cells(), potential={"cutoff": np.inf})
