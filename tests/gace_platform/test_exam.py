@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from gace.config import parse_config
 from gace.errors import InputError
 from gace.potential.bundle import save_bundle
 from gace.structures.io import write_structures
@@ -157,6 +158,12 @@ def test_one_atom_does_not_drift(make_potential, periodic):
 def test_large_force_under_strain_fails(make_potential, exam_frames):
     criteria = Criteria(max_force=1e-6)
     assert not strain_check(make_potential(0), exam_frames[0], criteria).met
+
+
+@pytest.mark.parametrize("strain", [-2.0, -1.0, float("inf")])
+def test_a_strain_that_leaves_no_length_is_refused(strain):
+    with pytest.raises(InputError, match="strains"):  # per cent in the place of shares
+        parse_config({"strains": [strain]}, Criteria)
 
 
 def test_unlabelled_exam_is_refused(make_bundle, ethanol, tmp_path):

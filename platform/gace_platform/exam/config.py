@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from gace.config import Closed
@@ -27,7 +29,7 @@ class Criteria(Closed):
     """Time step of the NVE run, fs."""
     temperature: float = Field(default=300.0, ge=0)
     """Temperature of the velocities at the start of the NVE run, K."""
-    strains: tuple[float, ...] = (-0.03, -0.015, 0.015, 0.03)
+    strains: tuple[Annotated[float, Field(gt=-1, allow_inf_nan=False)], ...] = (-0.03, -0.015, 0.015, 0.03)
     """Relative changes of all lengths at which energy and forces must stay finite and bounded."""
     max_force: float = Field(default=100.0, gt=0)
     """Largest force allowed on a strained structure, eV/Å."""
