@@ -150,6 +150,13 @@ def test_bad_arguments_are_one_line(run, arguments):
     assert err.count("\n") == 1
 
 
+def test_promotion_by_the_alias_names_the_version(run, config, tmp_path):
+    run("models", "register", config, "--out", tmp_path / "out")
+    promote = ("models", "promote", "ethanol@champion", "--store", tmp_path / "mlflow")
+    assert "is now version 1 (before: 1)" in run(*promote)[1]
+    assert last_json(run(*promote, "--json")[1])["champion"] == "1"
+
+
 def test_unwritable_store_is_one_line(run, config, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = run(

@@ -179,11 +179,13 @@ def examine_command(
 def promote_command(model: str, store: Path | None, as_json: bool) -> None:
     """Move the alias champion to MODEL (NAME/VERSION), which must have passed its exam."""
     from gace_platform.registry.store import open_store
-    from gace_platform.registry.versions import promote
+    from gace_platform.registry.versions import champion, promote
 
     name, version = parse_model(model)
     with _registry_errors():
-        before = promote(open_store(store), name, version)
+        opened = open_store(store)
+        before = promote(opened, name, version)
+        version = champion(opened.client(), name) or version  # MODEL may name it by its alias
     if as_json:
         print_json({"name": name, "champion": version, "before": before, "uri": f"models:/{name}@champion"})
         return
