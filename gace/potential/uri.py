@@ -43,7 +43,7 @@ def download(uri: str, folder: Path) -> Path:
     mlflow = _mlflow()
     if not mlflow.is_tracking_uri_set():
         raise InputError(
-            f"{uri} needs a registry: set MLFLOW_TRACKING_URI, for a campaign sqlite:///DIR/mlflow.db"
+            f"{uri} needs a registry: set MLFLOW_TRACKING_URI, for a campaign sqlite:///DIR/mlflow/mlflow.db"
         )
     tracking = str(mlflow.get_tracking_uri())
     database = tracking.removeprefix("sqlite:///")

@@ -243,6 +243,13 @@ def test_registry_uri_without_a_store_is_explained(monkeypatch):
         load("models:/ethanol@champion")
 
 
+def test_registry_that_is_not_named_is_asked_for_where_campaigns_keep_it(monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(InputError, match=r"sqlite:///DIR/mlflow/mlflow\.db"):
+        load("models:/ethanol@champion")
+
+
 ABSENT = object()
 
 
