@@ -14,7 +14,7 @@ from gace.allocator import keep_freed_memory
 from gace.basis import RadialBasis, SphericalHarmonics, smooth_cutoff
 from gace.basis.radial import of_elements
 from gace.errors import InputError, nearest
-from gace.potential.hyperparameters import check
+from gace.potential.hyperparameters import check, listed
 from gace.potential.inner_cutoff import Closeness, InnerCutoff
 from gace.potential.irreps import Irreps
 from gace.potential.kernels import available, bond_sums, geometry
@@ -108,7 +108,8 @@ class GraphACE(nn.Module):
     ) -> None:
         super().__init__()
         keep_freed_memory()
-        orders = [order] * len(l_max) if isinstance(order, int) else list(order)
+        l_max, radial_hidden = listed("l_max", l_max), listed("radial_hidden", radial_hidden)
+        orders = [order] * len(l_max) if isinstance(order, int) else listed("order", order)
         self._hyperparameters: dict[str, Any] = dict(
             elements=list(elements), cutoff=float(cutoff), pair_cutoffs=dict(pair_cutoffs or {}),
             l_max=list(l_max), order=orders, channels=channels,

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gace.errors import InputError
+
+
+def listed(name: str, value: Any) -> list[Any]:
+    """The values of a hyperparameter that has several, one per layer.
+
+    Raises:
+        InputError: it is a single value, or text.
+    """
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InputError(f"{name} must be a list of whole numbers (got {value!r})")
+    return list(value)
 
 
 def check(h: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from gace.config import Closed
 from gace.engines.named import arguments_in
@@ -17,7 +17,13 @@ RATES = {"adam": (0.1, 0.015), "adamw": (0.1, 0.015), "least-squares": (0.1, 0.0
 """By optimiser, for a new model and for one that goes on from another; least squares ignore theirs."""
 
 
-class ReplayConfig(Closed):
+class Finite(Closed):
+    """A section whose numbers are finite: an infinite rate would look like a divergence of the data."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ReplayConfig(Finite):
     """Old data mixed in while a model goes on to new ones, so that it does not forget them."""
 
     data: Path | list[Path] = Field(description="labelled structures of the earlier training")
@@ -71,16 +77,14 @@ class DataConfig(Closed):
         return share
 
 
-class PotentialConfig(Closed):
+class PotentialConfig(Finite):
     """What is trained."""
 
     preset: str | None = Field(
         default=None,
         description="FS-, 1L-, 2L- or linear- small, medium, large; default 2L-small, or the start model's",
     )
-    cutoff: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="Å; default: the preset's"
-    )
+    cutoff: float | None = Field(default=None, gt=0, description="Å; default: the preset's")
     elements: list[str] | None = Field(
         default=None, description="element order; default: those of the training data, sorted"
     )
@@ -101,7 +105,7 @@ class PotentialConfig(Closed):
     )
 
 
-class FinalStage(Closed):
+class FinalStage(Finite):
     """The last part of training, with its own loss weights."""
 
     fraction: float = Field(default=0.25, ge=0, lt=1, description="share of the planned training")
@@ -113,7 +117,7 @@ class FinalStage(Closed):
     )
 
 
-class Stage(Closed):
+class Stage(Finite):
     """A part of training with its own loss weights and learning rate; the rest as in ``training``."""
 
     fraction: float = Field(gt=0, le=1, description="share of the planned training; all stages sum to 1")
@@ -123,7 +127,7 @@ class Stage(Closed):
     learning_rate_factor: float = Field(default=1.0, gt=0, description="on what the schedule says")
 
 
-class TrainingConfig(Closed):
+class TrainingConfig(Finite):
     """How it is trained."""
 
     max_epochs: int = Field(default=1000, gt=0, description="passes over the training data")

@@ -148,7 +148,10 @@ def test_an_element_that_is_none_is_refused(refusal, preset):
         ({"n_radial": 0}, "n_radial must be a whole number, 1 or larger"),
         ({"cutoff_power": 1}, "cutoff_power must be a whole number, 2 or larger"),
         ({"channels": 2.5}, "channels must be a whole number, 1 or larger (got 2.5)"),
-        ({"radial_hidden": "wide"}, "radial_hidden must be whole numbers"),
+        ({"radial_hidden": "wide"}, "radial_hidden must be a list of whole numbers (got 'wide')"),
+        ({"radial_hidden": ["wide"]}, "radial_hidden must be whole numbers (got ['wide'])"),
+        ({"l_max": 3}, "l_max must be a list of whole numbers (got 3)"),
+        ({"order": 2.5}, "order must be a list of whole numbers (got 2.5)"),
         ({"core_reach": -1}, "core_reach must be a number, zero or larger (got -1.0)"),
         ({"order_decay": "slow"}, "order_decay must be a number, zero or larger (got 'slow')"),
         ({"pair_cutoffs": "Cu-Cu"}, "potential.overrides: "),
@@ -160,3 +163,16 @@ def test_overrides_of_another_kind_are_refused(refusal, overrides, message):
 
 def test_a_cutoff_without_end_is_refused(refusal):
     assert "potential.cutoff" in refusal(cells(), potential={"cutoff": np.inf})
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("training", {"learning_rate": np.inf}),
+        ("training", {"energy_weight": np.inf}),
+        ("training", {"final_stage": {"forces_weight": np.inf}}),
+        ("potential", {"cutoff": np.nan}),
+    ],
+)
+def test_what_is_not_finite_is_refused(refusal, section, values):
+    assert "finite number" in refusal(cells(), **{section: values})
