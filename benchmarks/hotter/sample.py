@@ -1,7 +1,9 @@
-"""Structures of acetylacetone at 600 K, and 300 K ones of the published set, to be labelled by our own DFT.
+r"""Structures of acetylacetone at 600 K, and 300 K ones of the published set, to be labelled by our own DFT.
 
-    python benchmarks/hotter/sample.py --out structures.xyz
-    gace labels run benchmarks/hotter/labels.yaml --out labels
+    python benchmarks/hotter/sample.py --out runs/hotter/structures.xyz
+    gace labels run benchmarks/hotter/labels.yaml --set structures=$PWD/runs/hotter/structures.xyz \
+        --set store=$PWD/runs/hotter/store --out runs/hotter/labels
+    python benchmarks/hotter/keep.py runs/hotter/labels
 
 The walks are of GFN2-xTB (needs tblite), which no potential here has been fitted to alone, from structures of
 the published training set: Langevin, 0.5 fs, friction 0.01 per fs, one picosecond to come to the temperature,
