@@ -82,4 +82,5 @@ class Trajectory:
             return
         from ase.io import read
 
-        write_as_named(path, read(part, index=":", format="extxyz"))
+        # an @ belongs to the name, as in read_structures
+        write_as_named(path, read(part, index=":", format="extxyz", do_not_split_by_at_sign=True))

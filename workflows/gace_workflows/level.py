@@ -42,6 +42,3 @@ def change_of_level(labelled: Iterable[Atoms], campaign: Campaign, store: Path) 
     before: dict[str, Any] = read_json(file)
     keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     return ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in keys[:3])
-
-
-__all__ = ["change_of_level", "settings_of"]
