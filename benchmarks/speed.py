@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import itertools
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="2L-medium", help="a preset of gace, or a bundle's folder")
     parser.add_argument("--dtype", default="float64", choices=["float32", "float64"])
     parser.add_argument(
-        "--path", help="way of evaluation; default that of calculators, tabulated; of training: eager"
+        "--path",
+        help="way of evaluation; default that of calculators, tabulated; of training: eager; native: as a "
+        "file *.gace, without PyTorch",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1)
@@ -46,6 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="timed steps at most")
     parser.add_argument("--seconds", type=float, default=12, help="CPU seconds of timed steps at most")
     parser.add_argument("--min-steps", type=int, default=3, help="timed steps at least")
+    parser.add_argument("--write", type=Path, help="inf: write the potential to this file *.gace and end")
     parser.add_argument("--tag", default="", help="copied into the output")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     args = parser.parse_args()
@@ -82,51 +86,33 @@ def header(args: argparse.Namespace, device_name: str) -> dict[str, Any]:
 def inference(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """Energy and forces of one structure, step by step, through the calculator."""
     import numpy as np
-    import torch
     from clock import Clock, barrier_of, calibration, memory, since
-    from workloads import CUTOFF, elements_of, structure, swing
+    from workloads import structure, swing
 
-    import gace
-    from gace.potential.graph_ace import GraphACE
-    from gace.structures.neighbours import build_graph
-
+    if args.path != "native":
+        import torch  # part of the start that is timed
     imported = since(args.started)
     barrier = barrier_of(args.device)
     atoms, began = structure(name, args.data), time.time()
-    if Path(args.model).is_dir():
-        potential = gace.load(args.model)
-    elif args.model.startswith("linear-"):
-        # here, since what one kind of model needs is not to be in the memory of the other
-        from gace.linear.config import PRESETS as LINEAR
-        from gace.linear.model import LinearACE
+    if args.path == "native":
+        from gace.native import NativeCalculator
 
-        if args.model not in LINEAR:
-            sys.exit(f"error: no preset '{args.model}': there are {', '.join(LINEAR)}")
-        cutoff, elements = args.cutoff or CUTOFF, elements_of(name)
-        linear = LinearACE(**{**LINEAR[args.model], "elements": elements, "cutoff": cutoff})
-        linear.standardise([build_graph([atoms[:64]], elements, cutoff)])
-        torch.nn.init.normal_(linear.coefficients, std=1e-3, generator=torch.Generator().manual_seed(0))
-        potential = gace.Potential([linear], isolated_atom_energies=dict.fromkeys(elements, 0.0))
+        with tempfile.TemporaryDirectory() as folder:
+            file, n_parameters = written(args, Path(folder) / "potential.gace")
+            args.started = args.started[0] + time.time() - began, args.started[1]  # no part of the start
+            began = time.time()
+            calculator = NativeCalculator(file, skin=args.skin, uncertainty=False, threads=args.threads)
+        version, cutoff = None, calculator.model.cutoff
     else:
-        cutoff, elements = args.cutoff or CUTOFF, elements_of(name)
-        graph = build_graph([atoms], elements, cutoff)
-        inside = (graph.edge_vector.norm(dim=-1) <= cutoff).sum(1).double()
-        # trained potentials have inner cutoffs; how long they are does not matter here
-        pairs = itertools.combinations_with_replacement(elements, 2)
-        model = GraphACE.from_preset(
-            args.model,
-            elements=elements,
-            cutoff=cutoff,
-            mean_neighbours=float(inside.mean()),
-            inner_cutoffs={f"{a}-{b}": 0.5 for a, b in pairs},
-            seed=0,
+        from made import potential_of
+
+        potential = potential_of(args, name, atoms)
+        n_parameters = sum(one.numel() for member in potential.members for one in member.parameters())
+        keyword = path_keyword(inspect.signature(potential.calculator).parameters, args.path)
+        calculator = potential.calculator(
+            args.device, args.dtype, skin=args.skin, uncertainty=False, **keyword
         )
-        # a bundle that is loaded has its scales: they are not to be in the memory that is measured
-        model.calibrate(build_graph([atoms[:2]], elements, cutoff))
-        potential = gace.Potential([model], isolated_atom_energies=dict.fromkeys(elements, 0.0))
-    n_parameters = sum(one.numel() for member in potential.members for one in member.parameters())
-    keyword = path_keyword(inspect.signature(potential.calculator).parameters, args.path)
-    calculator = potential.calculator(args.device, args.dtype, skin=args.skin, uncertainty=False, **keyword)
+        version, cutoff = torch.__version__, potential.cutoff
     built = round(time.time() - began, 2)
     atoms.calc, move = calculator, swing(atoms)
 
@@ -145,8 +131,8 @@ def inference(args: argparse.Namespace, name: str) -> dict[str, Any]:
     return {
         **clock.summary(n_atoms=len(atoms), wall=wall),
         **memory(args.device),
-        "torch": torch.__version__,
-        "cutoff": potential.cutoff,
+        "torch": version,
+        "cutoff": cutoff,
         "skin": args.skin,
         "import_wall_cpu_s": imported,
         "build_s": built,
@@ -155,6 +141,29 @@ def inference(args: argparse.Namespace, name: str) -> dict[str, Any]:
         "first_calls_wall_cpu_s": first.pairs,
         "calib_ms": [before, calibration()],
     }
+
+
+def written(args: argparse.Namespace, file: Path) -> tuple[Path, int]:
+    """The potential as a file, made by another process: making one takes PyTorch, evaluating it does not."""
+    shared = ("workload", "model", "dtype", "cutoff", "data")
+    given = [part for key in shared if (value := getattr(args, key)) for part in (f"--{key}", str(value))]
+    command = [sys.executable, __file__, *given, "--path", "tabulated", "--write", str(file)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        sys.exit(ended.stderr.strip())
+    return file, int(ended.stdout.split()[-1])
+
+
+def write_potential(args: argparse.Namespace, name: str) -> None:
+    """Write the potential of a workload and print its number of parameters."""
+    from made import potential_of
+    from workloads import structure
+
+    from gace.native import write
+
+    potential = potential_of(args, name, structure(name, args.data))
+    write(potential.to("cpu", args.dtype), args.write)
+    print(sum(one.numel() for member in potential.members for one in member.parameters()))
 
 
 def number(text: str, workload: str) -> float:
@@ -170,14 +179,19 @@ def main() -> None:
     args.started = STARTED
     for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"):
         os.environ[f"{library}_NUM_THREADS"] = str(args.threads)
-    import torch
     from clock import machine
 
     from gace.errors import GaceError
 
-    torch.set_num_threads(args.threads)
+    if args.path != "native":
+        import torch
+
+        torch.set_num_threads(args.threads)
     kind, _, name = args.workload.partition(":")
     try:
+        if kind == "inf" and args.write:
+            write_potential(args, name)
+            return
         if kind == "inf":
             result = inference(args, name)
         elif kind == "train":
@@ -192,8 +206,10 @@ def main() -> None:
             sys.exit(f"error: no workload '{args.workload}': there are inf:NAME, train:bN and acc:SECONDS")
     except GaceError as error:
         sys.exit(f"error: {error}")
-    name = torch.cuda.get_device_name() if args.device.startswith("cuda") else machine()
-    result = {**header(args, name), **result, "tag": args.tag, "load": os.getloadavg()[0]}
+    device = machine()
+    if args.device.startswith("cuda"):
+        device = torch.cuda.get_device_name()
+    result = {**header(args, device), **result, "tag": args.tag, "load": os.getloadavg()[0]}
     if args.json:
         print(json.dumps(result), flush=True)
         return

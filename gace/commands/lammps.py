@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from gace.commands.options import finite, json_option, model_options, path_option, report
+from gace.errors import InputError
 
 
 @click.command("lammps")
 @click.argument("script", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("--potential", required=True, help="A bundle folder or a models:/ URI.")
-@click.option("--elements", required=True, help="Of LAMMPS' atom types 1, 2, …, with commas: Si,C.")
+@click.option("--potential", help="A bundle folder, a models:/ URI, or an exported file.")
+@click.option("--elements", help="Of LAMMPS' atom types 1, 2, …, with commas: Si,C.")
 @click.option(
     "--var", "variables", nargs=2, multiple=True, metavar="NAME VALUE", help="As LAMMPS' own option -var."
 )
@@ -22,8 +23,8 @@ from gace.commands.options import finite, json_option, model_options, path_optio
 @json_option
 def command(
     script: Path,
-    potential: str,
-    elements: str,
+    potential: str | None,
+    elements: str | None,
     variables: tuple[tuple[str, str], ...],
     log: str,
     evaluation: str,
@@ -31,27 +32,44 @@ def command(
     dtype: str,
     as_json: bool,
 ) -> None:
-    """Run the LAMMPS input INPUT with a potential.
+    r"""Run the LAMMPS input INPUT with a potential.
 
-    The input has 'units metal', 'pair_style zero 2.0' (or none) and, after the box is made and before the
-    first run, the line
+    \b
+    By compiled C++, on any number of MPI ranks (mpiexec -n 8 gace lammps INPUT); the input says
+        pair_style gace
+        pair_coeff * * sic.gace Si C
+    with a file that 'gace export' wrote; --potential and --elements are left out.
 
+    \b
+    By Python, in one process, with any bundle, also on a GPU; the input has 'pair_style zero 2.0' (or none)
+    and, after the box is made and before the first run, the line
         fix gace all external pf/callback 1 1
     """
-    from gace.engines.lammps import run_script
+    from gace.engines.lammps import run_script, run_style, uses_style
 
     arguments = ["-log", log, *(["-screen", "none"] if as_json else [])]
     for name, value in variables:
         arguments += ["-var", name, value]
-    outcome = run_script(
-        script,
-        potential,
-        elements=[symbol.strip() for symbol in elements.split(",") if symbol.strip()],
-        device=device,
-        dtype=dtype,
-        evaluation=evaluation,
-        arguments=arguments,
-    )
+    if uses_style(script):
+        if potential is not None or elements is not None:
+            raise InputError(
+                f"{script} has its potential in pair_style gace: leave out --potential and --elements"
+            )
+        outcome, first = run_style(script, arguments=arguments)
+        if not first:  # another rank reports
+            return
+    elif potential is None or elements is None:
+        raise InputError(f"--potential and --elements are missing: {script} has no pair_style gace")
+    else:
+        outcome = run_script(
+            script,
+            potential,
+            elements=[symbol.strip() for symbol in elements.split(",") if symbol.strip()],
+            device=device,
+            dtype=dtype,
+            evaluation=evaluation,
+            arguments=arguments,
+        )
     summary = {
         "status": "finished",
         "steps": outcome.steps,

@@ -10,6 +10,7 @@ from gace.errors import InputError
 from gace.structures.neighbours import (
     Edges,
     Neighbourhood,
+    Pairs,
     complete_cell,
     dense,
     edge_vectors,
@@ -27,14 +28,18 @@ class VerletList:
     A change of cell, periodicity or species starts afresh.
     """
 
-    def __init__(self, elements: tuple[str, ...], cutoff: float, skin: float = 0.5) -> None:
+    def __init__(
+        self, elements: tuple[str, ...], cutoff: float, skin: float = 0.5, *, pairs: Pairs | None = None
+    ) -> None:
         """See the class; ``cutoff`` and ``skin`` in Å, a skin of 0 searches every time.
+
+        ``pairs``: the search, as :func:`gace.structures.neighbours.find_edges` takes it.
 
         Raises:
             InputError: a skin that is negative or not finite.
         """
         self.elements, self.cutoff, self.skin = elements, cutoff, checked_skin(skin)
-        self.searches = 0
+        self.searches, self._pairs = 0, pairs
         self._start: Atoms | None = None
         self._species: NDArray[np.int64]
         self._candidates: Edges
@@ -48,7 +53,7 @@ class VerletList:
         if not still_valid(self._start, atoms, self.skin):
             # all or nothing: a structure that is refused must leave nothing behind for the one before
             species = species_indices(atoms, self.elements)
-            candidates = find_edges(atoms, self.cutoff + self.skin)
+            candidates = find_edges(atoms, self.cutoff + self.skin, self._pairs)
             self._species, self._candidates = species, candidates
             self._start = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
             self.searches += 1

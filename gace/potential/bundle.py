@@ -96,8 +96,8 @@ def load(
     """A potential from a bundle folder, a ``models:/`` URI, or an exported file.
 
     Args:
-        source: the folder, or ``models:/name/version`` or ``models:/name@alias``; or a file ``*.pt2`` that
-            ``gace export`` wrote, which has a device and a precision of its own.
+        source: the folder, or ``models:/name/version`` or ``models:/name@alias``; or a file ``*.pt2`` or
+            ``*.gace`` that ``gace export`` wrote, which has a device and a precision of its own.
         device: ``auto`` takes the GPU where there is one.
         dtype: ``float32`` or ``float64``.
 
@@ -112,6 +112,10 @@ def load(
         from gace.potential.exported import load_exported
 
         return load_exported(source).to(device, dtype)
+    if str(source).endswith(".gace"):
+        from gace.native.potential import NativePotential
+
+        return NativePotential.read(source).to(device, dtype)
     with fetched(source) as folder:
         return read_bundle(folder, resolve_device(device), resolve_dtype(dtype))
 

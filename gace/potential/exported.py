@@ -64,7 +64,7 @@ def export(potential: Potential, path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if path.suffix != SUFFIX:
-        raise InputError(f"an exported potential is a file *{SUFFIX}, not '{path}'")
+        raise InputError(f"an exported potential is a file *.gace or *{SUFFIX}, not '{path}'")
     potential.models("exported again")
     if not compiler_available():
         raise InputError("exporting needs a C++ compiler (c++, g++ or clang++) on the PATH")

@@ -2,24 +2,26 @@
 
 The search sees every periodic image within the cutoff, an atom's own images included, whatever
 the shape or size of the cell. Bonds are ordered by centre, neighbour and image, so that the
-same structure always gives the same arrays, on any machine.
+same structure always gives the same arrays, on any machine. PyTorch is loaded where tensors are asked for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gace.errors import InputError
-from gace.structures.graph import Graph
-from gace.structures.search import search
+
+if TYPE_CHECKING:
+    import torch
+
+    from gace.structures.graph import Graph
 
 MAX_BOXES = 1e5
 """Boxes of the cutoff's size into which vesin divides space at most; there are larger ones from there on."""
@@ -60,8 +62,20 @@ class Edges(NamedTuple):
     """Neighbour minus centre, Å ``(E, 3)``."""
 
 
-def find_edges(atoms: Atoms, cutoff: float) -> Edges:
+Pairs = Callable[
+    [NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], float],
+    tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+]
+"""Positions, cell, periodicity, cutoff: centres ``(E,)``, neighbours ``(E,)`` and images ``(E, 3)``."""
+
+
+def find_edges(atoms: Atoms, cutoff: float, pairs: Pairs | None = None) -> Edges:
     """All pairs less than ``cutoff`` (Å) apart, both directions, all periodic images.
+
+    Args:
+        atoms: a structure.
+        cutoff: Å.
+        pairs: the search; None: vesin's Python module.
 
     Raises:
         InputError: a position or cell vector is not finite, or a periodic direction has no cell vector.
@@ -70,25 +84,30 @@ def find_edges(atoms: Atoms, cutoff: float) -> Edges:
     if not np.isfinite(positions).all():
         raise InputError("a position is NaN or infinite")
     if np.abs(positions).max(initial=0.0) < FARTHEST and _divisible(positions, cell, periodic, cutoff):
-        centre, neighbour, image = _found_by_vesin(positions, cell, periodic, cutoff)
+        centre, neighbour, image = (pairs or _by_vesin)(positions, cell, periodic, float(cutoff))
+        order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], neighbour, centre))
+        centre, neighbour, image = centre[order], neighbour[order], image[order]
     else:
+        import torch
+
+        from gace.structures.search import search
+
         along = tuple(map(bool, periodic))
         found = search(torch.tensor(positions), torch.tensor(cell), along, cutoff)  # type: ignore[arg-type]
         centre, neighbour, image = (one.numpy() for one in found)
     return Edges(centre, neighbour, image, edge_vectors(positions, cell, centre, neighbour, image))
 
 
-def _found_by_vesin(
+def _by_vesin(
     positions: NDArray[np.float64], cell: NDArray[np.float64], periodic: NDArray[np.bool_], cutoff: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Centres, neighbours and images of all edges, ordered by them."""
+    """Centres, neighbours and images of all edges."""
     from vesin import NeighborList
 
-    vesin = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
+    vesin = NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
     found = vesin.compute(points=positions, box=cell, periodic=periodic, quantities="ijS")
     centre, neighbour, image = (array.astype(np.int64) for array in found)
-    order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], neighbour, centre))
-    return centre[order], neighbour[order], image[order]
+    return centre, neighbour, image
 
 
 def _divisible(
@@ -226,7 +245,7 @@ def dense(
 def collate(
     neighbourhoods: Sequence[Neighbourhood],
     cutoff: float,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Graph:
     """Batch structures into one graph; ``J`` is the largest among them.
@@ -234,9 +253,25 @@ def collate(
     Args:
         neighbourhoods: one per structure, all made with the same elements and ``cutoff``.
         cutoff: Å; a padding slot lies at twice this distance.
-        dtype: of the floating-point fields.
+        dtype: of the floating-point fields; None: float64.
         device: where the graph lives.
     """
+    from gace.structures.graph import Graph
+
+    species, neighbour, edge_vector, structure, volume = joined(neighbourhoods, cutoff)
+    return Graph(
+        _tensor(species, device),
+        _tensor(neighbour, device),
+        _tensor(edge_vector, device, dtype),
+        _tensor(structure, device),
+        _tensor(volume, device, dtype),
+    )
+
+
+def joined(
+    neighbourhoods: Sequence[Neighbourhood], cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """The fields of :class:`gace.structures.graph.Graph` as NumPy arrays; see :func:`collate`."""
     sizes = [len(one.species) for one in neighbourhoods]
     n_atoms, slots = sum(sizes), max((one.neighbour.shape[1] for one in neighbourhoods), default=1)
     neighbour = np.repeat(np.arange(n_atoms)[:, None], slots, axis=1)
@@ -252,20 +287,14 @@ def collate(
     species = np.concatenate([one.species for one in neighbourhoods] or [empty])
     structure = np.repeat(np.arange(len(sizes)), sizes)
     volume = np.array([one.volume for one in neighbourhoods], dtype=float)
-    return Graph(
-        _tensor(species, device),
-        _tensor(neighbour, device),
-        _tensor(edge_vector, device, dtype),
-        _tensor(structure, device),
-        _tensor(volume, device, dtype),
-    )
+    return species, neighbour, edge_vector, structure, volume
 
 
 def build_graph(
     structures: Sequence[Atoms],
     elements: Sequence[str],
     cutoff: float,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Graph:
     """The graph of one or more structures.
@@ -274,7 +303,7 @@ def build_graph(
         structures: any mixture of molecules and periodic cells.
         elements: element symbols in the potential's order.
         cutoff: Å.
-        dtype: of the floating-point fields.
+        dtype: of the floating-point fields; None: float64.
         device: where the graph lives.
 
     Raises:
@@ -286,4 +315,6 @@ def build_graph(
 def _tensor(
     array: NDArray[Any], device: torch.device | str, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
+    import torch
+
     return torch.from_numpy(array).to(device=device, dtype=dtype)

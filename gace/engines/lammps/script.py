@@ -49,11 +49,11 @@ class ScriptOutcome(NamedTuple):
     gamma_max: float | None
     """Largest novelty grade of any atom at any step; None without a novelty grade."""
 
-    evaluations: int
-    """How often forces were computed."""
+    evaluations: int | None
+    """How often forces were computed; None where LAMMPS does not tell."""
 
-    searches: int
-    """How often neighbours were searched anew."""
+    searches: int | None
+    """How often neighbours were searched anew; likewise."""
 
     seconds: float
     """Wall time of the input, s."""
@@ -65,12 +65,8 @@ def read_script(path: str | Path) -> Script:
     Raises:
         InputError: no such file, or the line is absent, stands twice, or differs from :data:`LINE`.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    lines = text.splitlines()
-    found = [(number, match) for number, line in enumerate(lines) if (match := _FIX.match(_bare(line)))]
+    lines = read_lines(path)
+    found = [(number, match) for number, line in enumerate(lines) if (match := _FIX.match(bare(line)))]
     if len(found) != 1:
         count = f"{len(found)} lines" if found else "no line"
         raise InputError(
@@ -81,6 +77,18 @@ def read_script(path: str | Path) -> Script:
     if match["group"] != "all" or match["rest"].split() != ["pf/callback", "1", "1"]:
         raise InputError(f"{path}, line {number + 1}: the potential acts on all atoms at every step: {LINE}")
     return Script("\n".join(lines[: number + 1]) + "\n", "\n".join(lines[number + 1 :]) + "\n", match["name"])
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of an input.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def run_script(
@@ -149,6 +157,6 @@ def _run(lmp: Any, part: Path, text: str, coupling: Coupling | None) -> None:
         coupling.raise_failure()
 
 
-def _bare(line: str) -> str:
+def bare(line: str) -> str:
     """A line without its comment."""
     return line.partition("#")[0]

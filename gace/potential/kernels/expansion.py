@@ -65,6 +65,10 @@ class Expansion:
             values = product.value.to(weights.dtype)
             self._given += [product.index, values, weights.contiguous(), rows_of.contiguous()]
 
+    def constants(self) -> tuple[list[int], list[Tensor | None]]:
+        """What the kernels are given of the layer: sizes without the number of atoms, and arrays in order."""
+        return list(self._layer), list(self._given)
+
     def forward(self, A: Tensor, species: Tensor) -> Tensor:
         """All rows ``(N, invariants + message + mixed, K)``.
 

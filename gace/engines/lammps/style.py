@@ -1,0 +1,75 @@
+"""Running an input whose potential is ``pair_style gace``: compiled C++, on any number of MPI ranks."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gace.engines.lammps.library import open_lammps
+from gace.engines.lammps.script import ScriptOutcome, bare, read_lines
+from gace.errors import GaceError
+
+_STYLE = re.compile(r"^\s*pair_style\s+(hybrid\S*\s+.*)?\bgace\b")
+
+
+def uses_style(path: str | Path) -> bool:
+    """Whether an input names ``pair_style gace``, alone or in a hybrid one.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return any(_STYLE.match(bare(line)) for line in read_lines(path))
+
+
+def run_style(path: str | Path, *, arguments: Sequence[str] = ()) -> tuple[ScriptOutcome, bool]:
+    """Run an input of LAMMPS with the plug-in loaded before its first line.
+
+    Under ``mpiexec`` each rank calls it. Relative paths in the input start at the current folder.
+
+    Args:
+        path: the input.
+        arguments: LAMMPS' own command-line options.
+
+    Returns:
+        How it ended, and whether this is the first rank.
+
+    Raises:
+        InputError: the plug-in cannot be built.
+        MissingDependencyError: LAMMPS or a C++ compiler is absent.
+        GaceError: LAMMPS stopped with an error.
+    """
+    from gace.native.plugin import installed_plugin
+
+    plugin, began = installed_plugin(), time.perf_counter()
+    lmp = open_lammps(arguments)
+    try:
+        first = int(lmp.extract_setting("world_rank")) == 0
+        try:
+            lmp.command(f'plugin load "{plugin}"')
+            lmp.file(str(path))
+        except Exception as error:  # LAMMPS' module raises bare Exception
+            raise GaceError(f"LAMMPS stopped: {' '.join(str(error).split())}") from None
+        outcome = ScriptOutcome(
+            steps=int(lmp.extract_global("ntimestep")),
+            atoms=int(lmp.get_natoms()),
+            energy=_energy(lmp),
+            gamma_max=None,
+            evaluations=None,
+            searches=None,
+            seconds=time.perf_counter() - began,
+        )
+        return outcome, first
+    finally:
+        lmp.close()
+
+
+def _energy(lmp: Any) -> float:
+    """Potential energy of the last step, eV; NaN if none was computed."""
+    try:
+        return float(lmp.get_thermo("pe"))
+    except Exception:  # LAMMPS' module raises bare Exception
+        return math.nan

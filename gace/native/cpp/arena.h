@@ -1,0 +1,59 @@
+// Memory of an evaluation, kept from one to the next: taken piece by piece, given back in the opposite order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace gace {
+
+class Arena {
+ public:
+  struct Mark {
+    size_t chunk, used;
+  };
+
+  // Room for so many numbers that starts with a cache line.
+  template <class T>
+  T *take(int64_t count) {
+    const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + LINE - 1) / LINE * LINE;
+    while (now.chunk < chunks.size() && now.used + bytes > chunks[now.chunk].size) now = {now.chunk + 1, 0};
+    if (now.chunk == chunks.size()) add(bytes > LEAST ? bytes : LEAST);
+    char *found = chunks[now.chunk].first + now.used;
+    now.used += bytes;
+    return reinterpret_cast<T *>(found);
+  }
+
+  Mark mark() const { return now; }
+  void release(Mark before) { now = before; }
+
+  // Everything is given back; what lay in several pieces of memory will lie in one.
+  void reset() {
+    now = {0, 0};
+    if (chunks.size() < 2) return;
+    size_t whole = 0;
+    for (const Chunk &one : chunks) whole += one.size;
+    chunks.clear();
+    add(whole);
+  }
+
+ private:
+  static constexpr size_t LINE = 64, LEAST = 1 << 20;
+  struct Chunk {
+    std::unique_ptr<char[]> memory;
+    char *first;
+    size_t size;
+  };
+  std::vector<Chunk> chunks;
+  Mark now{0, 0};
+
+  void add(size_t bytes) {
+    std::unique_ptr<char[]> memory(new char[bytes + LINE]);
+    const size_t past = reinterpret_cast<uintptr_t>(memory.get()) % LINE;
+    char *first = memory.get() + (past ? LINE - past : 0);
+    chunks.push_back({std::move(memory), first, bytes});
+  }
+};
+
+}  // namespace gace
