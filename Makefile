@@ -44,6 +44,7 @@ $(ready): pyproject.toml constraints.txt
 	$(bin)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
 	@# the C++ kernels, so that no first command waits for them; without a compiler there are none
 	@$(bin)/python -c 'from gace.potential.kernels.build import library; library()'
+	@$(bin)/python -c 'from gace.native.library import library; library()' 2>/dev/null || true
 	@touch $(ready)
 
 install-dev: $(tools)

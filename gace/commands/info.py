@@ -8,16 +8,21 @@ from typing import Any
 import click
 
 from gace.cli import print_json
-from gace.commands.options import json_option, potential_argument
+from gace.commands.options import json_option, potential_argument, report
 
 
 @click.command("info")
 @potential_argument
 @json_option
 def command(potential: str, as_json: bool) -> None:
-    """What POTENTIAL (a bundle folder or models:/ URI) is; its checksums are verified."""
+    """What POTENTIAL (a bundle folder, models:/ URI or file *.gace) is; its checksums are verified."""
     from gace.potential.uri import fetched
 
+    if potential.endswith(".gace"):
+        from gace.native import NativeModel
+
+        report({"path": potential, **NativeModel(potential).described}, as_json)
+        return
     with fetched(potential) as folder:
         summary = describe_bundle(folder)
     if as_json:

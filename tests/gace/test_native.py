@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ import gace
 from gace.cli import main
 from gace.errors import BundleError, InputError, MissingDependencyError
 from gace.linear.model import LinearACE
-from gace.native import NativeCalculator, NativeModel, NativePotential, write
+from gace.native import NativeCalculator, NativeModel, NativePotential, library, write
 from gace.potential.bundle import save_bundle
 from gace.potential.compilation import compiler_available
 from gace.potential.graph_ace import GraphACE
@@ -30,6 +31,7 @@ from gace.structures.neighbours import build_graph, find_edges
 
 pytestmark = pytest.mark.skipif(not compiler_available(), reason="no C++ compiler")
 
+ROOT = Path(__file__).parents[2]
 ELEMENTS = ["H", "C", "O"]
 ISOLATED = {"H": -13.5, "C": -1027.0, "O": -2041.0, "Si": -7870.0}
 CLOSE = dict(inner_cutoffs={"C-H": 1.0, "C-C": 1.6}, close_limits={"C": 1.5})  # what follows feels them
@@ -322,20 +324,16 @@ def test_copies_and_other_processes(file):
 
 
 def test_without_a_compiler_the_error_says_what_is_missing(file, monkeypatch):
-    from gace.native import library as module
-
-    monkeypatch.setattr(module.machine_code, "found_compiler", lambda: None)
+    monkeypatch.setattr(library.machine_code, "found_compiler", lambda: None)
     with pytest.raises(MissingDependencyError, match=r"C\+\+ compiler"):
-        module.library.__wrapped__()
+        library.library.__wrapped__()
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
-    from gace.native import library as module
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(module, "flags_for", lambda _: ("-march=abacus",))
+    monkeypatch.setattr(library, "flags_for", lambda _: ("-march=abacus",))
     with pytest.raises(InputError, match=r"cannot build what evaluates \*\.gace: .*abacus"):
-        module.library.__wrapped__()
+        library.library.__wrapped__()
 
 
 def test_the_commands_take_it(committee, bundle, ethanol, tmp_path, monkeypatch, capsys):
@@ -359,6 +357,8 @@ def test_the_commands_take_it(committee, bundle, ethanol, tmp_path, monkeypatch,
     assert ours["status"] == theirs["status"] == "done"
     assert ours["mean_temperature"] == pytest.approx(theirs["mean_temperature"], rel=1e-8)
     assert ours["gamma_max"] == pytest.approx(theirs["gamma_max"], rel=1e-8)
+    assert said("info", "one.gace")["novelty"] is True
+    assert said("info", "one.gace")["level_of_theory"] == committee.level_of_theory
     assert said("relax", "one.gace", "start.xyz", "--steps", "3", "--fmax", "1e6")["converged"]
 
 
@@ -367,3 +367,29 @@ def test_a_gpu_has_no_use_for_it(bundle, tmp_path):
         main(["export", str(bundle), "--out", str(tmp_path / "one.gace"), "--device", "cuda"])
     assert ended.value.code != 0
     assert not (tmp_path / "one.gace").exists()
+
+
+def test_a_program_in_cpp_says_the_same(single, ethanol, tmp_path):
+    """As docs/engines.md builds it, with nothing of Python."""
+    program, folder = tmp_path / "native", ROOT / "gace" / "native" / "cpp"
+    line = [library.machine_code.found_compiler(), "-O1", "-std=c++17", "-fopenmp", f"-I{folder}"]
+    line += ["-o", program, ROOT / "examples/cpp/native.cpp", *library.SOURCES]
+    found = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    write(single, tmp_path / "one.gace")
+    ethanol.write(tmp_path / "ethanol.xyz", format="xyz", fmt="%.17g")
+    said = subprocess.run(
+        [program, tmp_path / "one.gace", tmp_path / "ethanol.xyz"], capture_output=True, text=True, check=True
+    )
+    (energy,), *forces = ([float(one) for one in row.split()] for row in said.stdout.splitlines())
+    calculator = single.calculator()
+    assert energy == pytest.approx(calculator.get_potential_energy(ethanol), abs=1e-8)
+    np.testing.assert_allclose(forces, calculator.get_forces(ethanol), atol=1e-9)
+    refused = subprocess.run(
+        [program, tmp_path / "ethanol.xyz", tmp_path / "ethanol.xyz"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "no file that gace exported" in refused.stderr

@@ -28,10 +28,11 @@ class Arena {
   Mark mark() const { return now; }
   void release(Mark before) { now = before; }
 
-  // Everything is given back; what lay in several pieces of memory will lie in one.
+  // Everything is given back. Many pieces of memory, left by evaluations of all sizes, become one; a few stay, since
+  // the system clears the pages of new memory.
   void reset() {
     now = {0, 0};
-    if (chunks.size() < 2) return;
+    if (chunks.size() <= MOST) return;
     size_t whole = 0;
     for (const Chunk &one : chunks) whole += one.size;
     chunks.clear();
@@ -39,7 +40,7 @@ class Arena {
   }
 
  private:
-  static constexpr size_t LINE = 64, LEAST = 1 << 20;
+  static constexpr size_t LINE = 64, LEAST = 1 << 20, MOST = 32;
   struct Chunk {
     std::unique_ptr<char[]> memory;
     char *first;
