@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,6 @@ from gace.basis import SphericalHarmonics, smooth_cutoff
 from gace.errors import InputError
 from gace.linear.basis import MAX_ORDER, Invariant, choose_level, enumerate_invariants
 from gace.linear.products import Products
-from gace.potential.derivatives import Prediction
 from gace.potential.graph_ace import AtomicOutput
 from gace.potential.zbl import CoreRepulsion
 from gace.structures.graph import Graph
@@ -130,12 +129,6 @@ class LinearACE(nn.Module):
         """The architecture that :meth:`hyperparameters` describes, coefficients zero."""
         own = {key: value for key, value in arguments.items() if key != "model"}
         return cls(**{"inner_reach": None, **own})
-
-    def written_out(self, features: bool = True) -> Callable[[Graph], Prediction]:
-        """Evaluate as the coefficients are now, by kernels on a processor (:mod:`gace.linear.evaluation`)."""
-        from gace.linear.evaluation import Evaluation
-
-        return Evaluation(self, features)
 
     def set_shift(self, shift: Mapping[str, float]) -> None:
         """Set the mean energy of a bonded atom of each element, eV, relative to the isolated atom."""

@@ -25,6 +25,17 @@ _MESSAGE = 4096
 
 Array = NDArray[np.float64]
 
+_forked = False
+"""OpenMP's threads do not come along with a fork, and the GNU library waits for them for good."""
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
 
 class NativePrediction(NamedTuple):
     """Weighted mean over the members for a batch of structures."""
@@ -119,7 +130,7 @@ class NativeModel:
         B, M = int(structure[-1]) + 1 if N else 0, len(self.weights)
         atomic, forces, virial = np.empty((M, N)), np.empty((M, N, 3)), np.empty((M, B, 3, 3))
         gamma = np.empty(N) if uncertainty and self.has_novelty else None
-        size = np.array([N, J, B, self.threads], dtype=np.int64)
+        size = np.array([N, J, B, 1 if _forked else self.threads], dtype=np.int64)
         message = ctypes.create_string_buffer(_MESSAGE)
         given = (
             np.ascontiguousarray(species, np.int64), np.ascontiguousarray(neighbour, np.int64),

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.func import functional_call
 
 from gace.errors import InputError
-from gace.potential.adjoint import Adjoint
 from gace.potential.blocks import block_size, energy_and_gradients_by_blocks, run_plainly
 from gace.potential.compilation import CompiledFunction, compiler_available
 from gace.potential.derivatives import Prediction, energy_and_gradients
@@ -93,11 +92,9 @@ def written_out(
     """How a model is evaluated at once on a processor, its pass back written out; None where it is not."""
     if not in_c(next(model.parameters())):
         return None
-    if isinstance(model, GraphACE):
-        return None if tables is None else Adjoint(model, tables)
-    # other architectures bring theirs
-    own: Callable[[bool], Evaluate] | None = getattr(model, "written_out", None)
-    return None if own is None else own(features)
+    from gace.native.evaluation import evaluation_of
+
+    return evaluation_of(model, tables, features=features)
 
 
 def _launched(model: GraphACE, tables: list[RadialTable] | None, whole: Evaluate | None) -> Evaluate:

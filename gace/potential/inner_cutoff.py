@@ -36,16 +36,6 @@ class Closeness(NamedTuple):
     """Repulsion in units of the model's ``scale``."""
 
 
-class Fading(NamedTuple):
-    """A closeness with its derivatives by the close density ``(N,)``."""
-
-    remains: Tensor
-    wall: Tensor
-    slope: Tensor
-    """Of ``remains``."""
-    wall_slope: Tensor
-
-
 class InnerCutoff(nn.Module):
     """Fades atoms out whose close density ``x_i = Σ_j u_ij⁶`` exceeds a limit X of their element.
 
@@ -105,17 +95,3 @@ class InnerCutoff(nn.Module):
         z = y.clamp(max=1.0)
         cube = y * y * y
         return Closeness(1.0 - z * z * z * (10.0 - z * (15.0 - 6.0 * z)), HEIGHT * cube / (1.0 + y * y))
-
-    def fading(self, x: Tensor, centre: Tensor) -> Fading | None:
-        """As :meth:`of_density`, with derivatives; None where no atom is beyond its limit."""
-        inverse = self.inverse_limit[centre]
-        y = ((x * inverse - 1.0) / (GONE - 1.0)).clamp(min=0.0)
-        if not bool(y.any()):
-            return None
-        rise = inverse / (GONE - 1.0)  # nothing else depends on y where it is zero
-        z, square = y.clamp(max=1.0), y * y
-        remains = 1.0 - z * z * z * (10.0 - z * (15.0 - 6.0 * z))
-        slope = -30.0 * (z * (1.0 - z)).square() * rise
-        wall = HEIGHT * y * square / (1.0 + square)
-        wall_slope = HEIGHT * square * (3.0 + square) / (1.0 + square).square() * rise
-        return Fading(remains, wall, slope, wall_slope)

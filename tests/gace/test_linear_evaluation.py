@@ -1,6 +1,7 @@
 """The linear ACE whose pass back is written out: the same as by differentiation, whatever the structure."""
 
 import copy
+import ctypes
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 import gace
-from gace.linear import evaluation
-from gace.linear.evaluation import Evaluation
 from gace.linear.model import LinearACE
+from gace.native import library as native
+from gace.native.evaluation import Evaluation, evaluation_of
 from gace.potential.compiled import evaluators, written_out
 from gace.potential.derivatives import energy_and_gradients
 from gace.potential.kernels.build import library
@@ -65,13 +66,13 @@ def test_agrees_with_differentiation(case, dtype, tolerance):
     other = atoms.copy()
     other.rattle(0.05, seed=3)
     graph = build_graph([atoms, other[:-1]], elements, model.cutoff).to("cpu", dtype)
-    same(Evaluation(model)(graph), energy_and_gradients(model, graph), tolerance)
+    same(evaluation_of(model, None)(graph), energy_and_gradients(model, graph), tolerance)
 
 
 def test_forces_are_differences_of_the_energy():
     elements, arguments = CASES["three elements"]
     atoms = structure(elements)
-    evaluate = Evaluation(make(elements, arguments, atoms))
+    evaluate = evaluation_of(make(elements, arguments, atoms), None)
 
     def of(one):
         return evaluate(build_graph([one], elements, 5.0))
@@ -93,32 +94,40 @@ def test_bonds_below_the_inner_reach():
     model = make(elements, arguments, structure(elements))
     close = Atoms("CO", [[0, 0, 0], [0, 0, 0.7]])
     graph = build_graph([close], elements, 5.0)
-    same(Evaluation(model)(graph), energy_and_gradients(model, graph), 1e-12)
+    same(evaluation_of(model, None)(graph), energy_and_gradients(model, graph), 1e-12)
 
 
 def test_lone_atoms_have_no_energy():
     elements, arguments = CASES["three elements"]
     model = make(elements, arguments, structure(elements))
     far = Atoms("HCO", [[0, 0, 0], [0, 0, 20], [20, 0, 0]])
-    found = Evaluation(model)(build_graph([far], elements, 5.0))
+    found = evaluation_of(model, None)(build_graph([far], elements, 5.0))
     assert float(found.atomic_energy.abs().max()) < 1e-12
     assert float(found.forces.abs().max()) == 0.0
     assert float(found.features.abs().max()) < 1e-12
 
 
-def test_blocks_and_threads_change_nothing(monkeypatch):
+def test_blocks_and_threads_change_nothing():
     """Every atom's numbers are made in one order, whoever else is evaluated with it."""
     elements, arguments = CASES["three elements"]
     atoms = structure(elements)
-    evaluate, graph = Evaluation(make(elements, arguments, atoms)), build_graph([atoms] * 5, elements, 5.0)
+    evaluate, graph = (
+        evaluation_of(make(elements, arguments, atoms), None),
+        build_graph([atoms] * 5, elements, 5.0),
+    )
     expected, before = evaluate(graph), torch.get_num_threads()
     try:
         torch.set_num_threads(2)
         threaded = evaluate(graph)
     finally:
         torch.set_num_threads(before)
-    monkeypatch.setattr(evaluation, "AT_ONCE", 7)
-    for found in (threaded, evaluate(graph)):
+    portions = native.library().gace_set_portions
+    try:
+        portions(*map(ctypes.c_int64, (400_000, 150_000, 7)))
+        in_blocks = evaluate(graph)
+    finally:
+        portions(*map(ctypes.c_int64, (400_000, 150_000, 1024)))
+    for found in (threaded, in_blocks):
         for one, other in zip(found, expected, strict=True):
             assert torch.equal(one, other)
 
@@ -150,7 +159,7 @@ def test_invariants_only_where_they_are_asked_for():
     atoms = structure(elements)
     model = make(elements, arguments, atoms)
     graph = build_graph([atoms], elements, 5.0)
-    whole, without = Evaluation(model)(graph), Evaluation(model, features=False)(graph)
+    whole, without = evaluation_of(model, None)(graph), evaluation_of(model, None, features=False)(graph)
     assert without.features.shape == (len(atoms), 0)
     for one in ("energy", "forces", "virial", "atomic_energy"):
         assert torch.equal(getattr(whole, one), getattr(without, one))

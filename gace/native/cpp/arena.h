@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 namespace gace {
@@ -55,6 +56,38 @@ class Arena {
     char *first = memory.get() + (past ? LINE - past : 0);
     chunks.push_back({std::move(memory), first, bytes});
   }
+};
+
+// Arenas of a model: each evaluation borrows one, so that threads may share the model.
+class Arenas {
+ public:
+  class Borrowed {
+   public:
+    explicit Borrowed(Arenas &from) : from(from) {
+      const std::lock_guard<std::mutex> lock(from.mutex);
+      if (from.idle.empty()) {
+        own = std::make_unique<Arena>();
+      } else {
+        own = std::move(from.idle.back());
+        from.idle.pop_back();
+      }
+    }
+    ~Borrowed() {
+      own->reset();
+      const std::lock_guard<std::mutex> lock(from.mutex);
+      from.idle.push_back(std::move(own));
+    }
+    Borrowed(const Borrowed &) = delete;
+    Arena &operator*() const { return *own; }
+
+   private:
+    Arenas &from;
+    std::unique_ptr<Arena> own;
+  };
+
+ private:
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Arena>> idle;
 };
 
 }  // namespace gace

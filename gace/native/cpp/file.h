@@ -28,6 +28,9 @@ class File {
  public:
   explicit File(const std::string &path);
 
+  // Arrays that lie in memory already, and stay there; `path` names them in errors.
+  File(const std::string &path, std::map<std::string, Array> arrays) : path(path), arrays(std::move(arrays)) {}
+
   bool has(const std::string &name) const { return arrays.count(name) > 0; }
 
   // The array of that name and type.

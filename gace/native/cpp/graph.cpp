@@ -11,10 +11,9 @@
 
 namespace gace {
 
-namespace {
+Portions portions;
 
-constexpr int64_t MOST_BONDS = 400000;  // empty slots included: up to which nothing is made twice
-constexpr int64_t PART_BONDS = 150000;  // of a part where there are more
+namespace {
 
 // What is kept of a layer that is not the last.
 template <class real>
@@ -62,7 +61,7 @@ class Graph : public Member<real> {
   std::vector<Layer<real>> layers;
   std::unique_ptr<Readout<real>> readout;
   const real *constants, *stretch, *inverse_limit = nullptr;
-  Arena arena;
+  Arenas arenas;
 
   struct Run;
 };
@@ -82,10 +81,11 @@ struct Graph<real>::Run {
   Bonds<real> only{};               // bonds of the only part
   real *of_Y = nullptr, *of_r = nullptr;  // owed to harmonics and distances of the only part by the layers above
 
-  Run(Graph &model, const Atoms<real> &atoms, const Result<real> &result)
-      : model(model), atoms(atoms), arena(model.arena),
-        part(atoms.own * atoms.slots <= MOST_BONDS ? std::max<int64_t>(atoms.own, 1)
-                                                   : std::max<int64_t>(1, PART_BONDS / atoms.slots)),
+  Run(Graph &model, const Atoms<real> &atoms, const Result<real> &result, Arena &arena)
+      : model(model), atoms(atoms), arena(arena),
+        part(atoms.own * atoms.slots <= portions.most_bonds
+                 ? std::max<int64_t>(atoms.own, 1)
+                 : std::max<int64_t>(1, portions.part_bonds / atoms.slots)),
         parts((atoms.own + part - 1) / part), slope(result.slope) {
     const int64_t N = atoms.own;
     int64_t *elements = arena.take<int64_t>(N * atoms.slots);
@@ -301,8 +301,8 @@ struct Graph<real>::Run {
 
 template <class real>
 void Graph<real>::evaluate(const Atoms<real> &atoms, Exchange<real> *exchange, const Result<real> &result) {
-  arena.reset();
-  Run(*this, atoms, result).evaluate(exchange, result.energy);
+  const Arenas::Borrowed arena(arenas);
+  Run(*this, atoms, result, *arena).evaluate(exchange, result.energy);
 }
 
 }  // namespace

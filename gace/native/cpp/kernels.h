@@ -49,7 +49,9 @@
                                 const int64_t *end, const int64_t *factors, const real *coupling,                  \
                                 const int64_t *product, const real *share, const real *coefficient,                \
                                 const real *rest, const real *density, real *energy, real *out, real *slope,       \
-                                int threads);
+                                int threads);                                                                      \
+  void forces_##real(const int64_t *size, const int64_t *neighbour, const int64_t *structure, const real *vector,  \
+                     const real *slope, real *force, real *virial, int threads);
 
 extern "C" {
 GACE_DECLARED(float)
@@ -79,6 +81,7 @@ struct Kernels;
     static constexpr auto density_forward = linear_density_forward_##real;      \
     static constexpr auto density_backward = linear_density_backward_##real;    \
     static constexpr auto invariants = linear_invariants_##real;                \
+    static constexpr auto forces = forces_##real;                               \
   };
 GACE_KERNELS(float)
 GACE_KERNELS(double)

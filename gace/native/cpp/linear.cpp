@@ -1,4 +1,4 @@
-// A linear ACE (as gace/linear/evaluation.py), some atoms at a time: invariants of more leave the caches.
+// A linear ACE (gace/linear/listed.py), some atoms at a time: invariants of more leave the caches.
 
 #include <algorithm>
 #include <cmath>
@@ -10,8 +10,6 @@
 namespace gace {
 
 namespace {
-
-constexpr int64_t AT_ONCE = 1024;  // atoms
 
 template <class real>
 class Linear : public Member<real> {
@@ -44,10 +42,11 @@ class Linear : public Member<real> {
   int64_t width() const override { return 0; }
 
   void evaluate(const Atoms<real> &atoms, Exchange<real> *, const Result<real> &result) override {
-    arena.reset();
-    for (int64_t first = 0; first < atoms.own; first += AT_ONCE) {
+    const Arenas::Borrowed borrowed(arenas);
+    Arena &arena = *borrowed;
+    for (int64_t first = 0; first < atoms.own; first += portions.atoms) {
       const Arena::Mark before = arena.mark();
-      part(atoms, first, std::min(AT_ONCE, atoms.own - first), result);
+      part(atoms, first, std::min(portions.atoms, atoms.own - first), result, arena);
       arena.release(before);
     }
   }
@@ -58,9 +57,9 @@ class Linear : public Member<real> {
   const double *pair, *numbers;
   const real *constants, *coupling, *share, *centre, *stretch, *coefficients, *rest, *shift;
   const int64_t *column, *end, *factors, *listed;
-  Arena arena;
+  Arenas arenas;
 
-  void part(const Atoms<real> &atoms, int64_t first, int64_t n, const Result<real> &result) {
+  void part(const Atoms<real> &atoms, int64_t first, int64_t n, const Result<real> &result, Arena &arena) {
     typedef Kernels<real> K;
     const int64_t J = atoms.slots, e = first * J, LM = degrees * degrees, count[] = {n * J, degrees};
     const int64_t *species = atoms.species + first;
@@ -77,7 +76,7 @@ class Linear : public Member<real> {
     real *density = arena.take<real>(n * of_atom), *of_density = arena.take<real>(n * of_atom);
     K::density_forward(shape.data(), species, of_neighbour, pair, numbers, Y, r, density, atoms.threads);
     multiply_out(n, species, density, energy, result.features ? result.features + first * invariants : nullptr,
-                 of_density, atoms.threads);
+                 of_density, atoms.threads, arena);
     real *of_Y = arena.take<real>(n * J * LM), *of_r = arena.take<real>(n * J), *more = arena.take<real>(n * J);
     K::density_backward(shape.data(), species, of_neighbour, pair, numbers, of_density, Y, r, of_Y, of_r,
                         atoms.threads);
@@ -93,7 +92,7 @@ class Linear : public Member<real> {
 
   // Fitted energies, invariants (n, invariants) if they are wanted, and what is owed to the density.
   void multiply_out(int64_t n, const int64_t *species, const real *density, real *energy, real *features,
-                    real *of_density, int threads) {
+                    real *of_density, int threads, Arena &arena) {
     int64_t *order = arena.take<int64_t>(n), *of_element = arena.take<int64_t>(elements);
     std::iota(order, order + n, 0);
     std::stable_sort(order, order + n, [&](int64_t a, int64_t b) { return species[a] < species[b]; });

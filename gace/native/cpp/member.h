@@ -1,4 +1,4 @@
-// One model of a potential, evaluated with its pass back written out (as gace/potential/adjoint.py does).
+// One model of a potential, evaluated with its pass back written out. Threads may share it.
 #pragma once
 
 #include <memory>
@@ -54,5 +54,21 @@ template <class real>
 std::unique_ptr<Member<real>> graph_member(const File &file, const std::string &prefix, int64_t elements);
 template <class real>
 std::unique_ptr<Member<real>> linear_member(const File &file, const std::string &prefix, int64_t elements);
+
+// The member of that kind.
+enum Kind : int64_t { GRAPH = 0, LINEAR = 1 };
+template <class real>
+std::unique_ptr<Member<real>> member_of(int64_t kind, const File &file, const std::string &prefix, int64_t elements) {
+  if (kind == GRAPH) return graph_member<real>(file, prefix, elements);
+  if (kind == LINEAR) return linear_member<real>(file, prefix, elements);
+  throw Error("a model of an unknown kind: this gace is older than the file");
+}
+
+// What goes through an evaluation at once: bonds up to which a graph ACE makes nothing twice, of a part where there are
+// more, and atoms of a linear ACE. To be set by tests.
+struct Portions {
+  int64_t most_bonds = 400000, part_bonds = 150000, atoms = 1024;
+};
+extern Portions portions;
 
 }  // namespace gace

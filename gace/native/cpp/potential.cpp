@@ -4,7 +4,7 @@ namespace gace {
 
 namespace {
 
-constexpr int64_t FORMAT = 1, GRAPH = 0, LINEAR = 1;
+constexpr int64_t FORMAT = 1;
 
 template <class real>
 class Members : public Potential {
@@ -23,12 +23,7 @@ class Members : public Potential {
     if (n == 0 || kinds.empty()) throw Error("a potential without elements or members");
     for (size_t m = 0; m < kinds.size(); ++m) {
       const std::string prefix = std::to_string(m) + ".";
-      if (kinds[m] == GRAPH)
-        all.push_back(graph_member<real>(*file, prefix, n));
-      else if (kinds[m] == LINEAR)
-        all.push_back(linear_member<real>(*file, prefix, n));
-      else
-        throw Error("a model of an unknown kind: this gace is older than the file");
+      all.push_back(member_of<real>(kinds[m], *file, prefix, n));
     }
     novelty = std::make_unique<Novelty>(*file, n, all[0]->features());
     single_precision = sizeof(real) == sizeof(float);
@@ -49,26 +44,28 @@ class Members : public Potential {
         throw Error("an atom of an element that the potential does not know");
     for (int64_t e = 0; e < bonds; ++e)
       if (in.neighbour[e] < 0 || in.neighbour[e] >= in.all) throw Error("a neighbour that is no atom");
-    vector.resize(3 * bonds), of_vector.resize(3 * bonds), of_atom.resize(N);
+    const Room vector = room(3 * bonds), of_vector = room(3 * bonds), of_atom = room(N);
     for (int64_t k = 0; k < 3 * bonds; ++k) vector[k] = static_cast<real>(in.vector[k]);
     const bool graded = gamma != nullptr && has_novelty();
-    if (graded) features.resize(N * all[0]->features());
-    const Atoms<real> atoms{N, in.all, in.slots, in.species, in.neighbour, vector.data(), in.threads};
+    const Room features = room(graded ? N * all[0]->features() : 0);
+    const Atoms<real> atoms{N, in.all, in.slots, in.species, in.neighbour, vector.get(), in.threads};
     Moved moved(ghosts, in.all);
     for (size_t m = 0; m < all.size(); ++m) {
-      real *wanted = graded && m == 0 ? features.data() : nullptr;
-      all[m]->evaluate(atoms, ghosts == nullptr ? nullptr : &moved, {of_atom.data(), of_vector.data(), wanted});
+      real *wanted = graded && m == 0 ? features.get() : nullptr;
+      all[m]->evaluate(atoms, ghosts == nullptr ? nullptr : &moved, {of_atom.get(), of_vector.get(), wanted});
       for (int64_t i = 0; i < N; ++i) energy[m * N + i] = of_atom[i];
       for (int64_t k = 0; k < 3 * bonds; ++k) slope[m * 3 * bonds + k] = of_vector[k];
     }
-    if (graded) novelty->grades(N, in.species, features.data(), gamma, in.threads);
+    if (graded) novelty->grades(N, in.species, features.get(), gamma, in.threads);
   }
 
  private:
   std::shared_ptr<File> file;  // what the members point at
   std::vector<std::unique_ptr<Member<real>>> all;
   std::unique_ptr<Novelty> novelty;
-  std::vector<real> vector, of_vector, of_atom, features;
+
+  typedef std::unique_ptr<real[]> Room;
+  static Room room(int64_t count) { return Room(new real[count]); }
 
   // What goes between processes does so in double precision.
   struct Moved : Exchange<real> {

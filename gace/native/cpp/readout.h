@@ -1,4 +1,4 @@
-// From invariants to energies and back (as gace/potential/readout.py), and how atoms fade that are too close.
+// From invariants to energies and back (GraphACE.energy in gace/potential/graph_ace.py), and how atoms fade that are too close.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// A linear ACE for evaluation (gace/linear/evaluation.py). The density: the sums over neighbours of radial functions
+// A linear ACE for evaluation (gace/native/cpp/linear.cpp). The density: the sums over neighbours of radial functions
 // times harmonics, with radial functions and their slopes formed on the bond. And its invariants: products of up to
 // four components, the energy that is linear in them, and what is owed to the density, a vector of atoms at a time.
 

@@ -1,17 +1,23 @@
-"""The evaluation whose pass back is written out: the same as by differentiation, and by differences."""
+"""The compiled evaluation, its pass back written out: the same as by differentiation, and by differences."""
 
 from __future__ import annotations
+
+import copy
+import ctypes
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import torch
 from ase.build import bulk, molecule
 
-from gace.potential import adjoint, compiled
-from gace.potential.adjoint import Adjoint
+from gace.native import library as native
+from gace.native.evaluation import Evaluation, evaluation_of
+from gace.potential import compiled
 from gace.potential.compiled import evaluators, written_out
 from gace.potential.derivatives import energy_and_gradients
 from gace.potential.graph_ace import GraphACE
-from gace.potential.inner_cutoff import InnerCutoff
 from gace.potential.kernels.build import library
 from gace.potential.presets import PRESETS
 from gace.potential.tables import radial_tables
@@ -54,9 +60,20 @@ def compare(found, expected, tolerance):
         assert torch.allclose(one, other, rtol=0, atol=tolerance * max(1.0, float(other.abs().max())))
 
 
+@contextmanager
+def portions(most=400_000, part=150_000, atoms=1024):
+    """As much at once."""
+    of = native.library().gace_set_portions
+    of(*map(ctypes.c_int64, (most, part, atoms)))
+    try:
+        yield
+    finally:
+        of(*map(ctypes.c_int64, (400_000, 150_000, 1024)))
+
+
 def both(model, graph, tolerance=1e-6):
     tables = radial_tables(model, tolerance)
-    return Adjoint(model, tables)(graph), energy_and_gradients(lambda one: model(one, tables), graph)
+    return evaluation_of(model, tables)(graph), energy_and_gradients(lambda one: model(one, tables), graph)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -112,7 +129,7 @@ def test_forces_by_differences():
     """Not against the other evaluation: the energy's own slope along a displacement of all atoms."""
     atoms = ethanol()
     model = make("2L-small", graph=build_graph([atoms], ELEMENTS, CUTOFF), **CHANGES["inner cutoffs"])
-    evaluate = Adjoint(model, radial_tables(model, 1e-10))
+    evaluate = evaluation_of(model, radial_tables(model, 1e-10))
     move = torch.randn(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).numpy()
     graphs = []
     for step in (-3e-6, 0.0, 3e-6):
@@ -136,29 +153,13 @@ def test_the_test_reaches_where_atoms_fade():
     assert ((remains > 0) & (remains < 1)).any()
 
 
-def test_fading_is_the_derivative_of_closeness():
-    inner = InnerCutoff(["C"], 5.0, {"C-C": 1.2}, {"C": 2.0})
-    x = torch.linspace(0.0, 5.0, 41, dtype=torch.float64).requires_grad_()
-    centre = torch.zeros(41, dtype=torch.int64)
-    closeness, fading = inner.of_density(x, centre), inner.fading(x.detach(), centre)
-    assert fading is not None
-    for value, own, slope in (
-        (closeness.remains, fading.remains, fading.slope),
-        (closeness.wall, fading.wall, fading.wall_slope),
-    ):
-        (expected,) = torch.autograd.grad(value.sum(), x, retain_graph=True)
-        assert torch.allclose(own, value.detach(), atol=1e-14)
-        assert torch.allclose(slope, expected, atol=1e-13)
-    assert inner.fading(torch.full((3,), 1.9, dtype=torch.float64), centre[:3]) is None
-
-
 def test_calculators_take_it(monkeypatch):
     """Tables on a processor: written out, whatever the size."""
     graph = build_graph([ethanol()], ELEMENTS, CUTOFF)
     model = make("2L-small", graph=graph)
     called = []
-    real = Adjoint.__call__
-    monkeypatch.setattr(Adjoint, "__call__", lambda self, one: called.append(1) or real(self, one))
+    real = Evaluation.__call__
+    monkeypatch.setattr(Evaluation, "__call__", lambda self, one: called.append(1) or real(self, one))
     monkeypatch.setattr(compiled, "EAGER_BONDS", 20)
     (evaluate,) = evaluators([model], "tabulated")
     evaluate(graph)
@@ -167,25 +168,24 @@ def test_calculators_take_it(monkeypatch):
 
 @pytest.mark.parametrize("change", ["inner cutoffs", "pair cutoffs", "no network"])
 @pytest.mark.parametrize("preset", ["FS-small", "1L-small", "2L-small", "three layers"])
-def test_part_by_part_is_at_once(preset, change, monkeypatch):
+def test_part_by_part_is_at_once(preset, change):
     """Atoms that are close and fade too; three parts, the last of which is smaller."""
     close = ethanol()
     close.positions[1] += 0.45 * (close.positions[0] - close.positions[1])
     graph = build_graph([ethanol(), close], ELEMENTS, CUTOFF)
     changes = CHANGES[change] | (THREE if preset == "three layers" else {})
     model = make("2L-small" if preset == "three layers" else preset, graph=graph, **changes)
-    evaluate = Adjoint(model, radial_tables(model, 1e-6))
+    evaluate = evaluation_of(model, radial_tables(model, 1e-6))
     at_once = evaluate(graph)
     slots = graph.neighbour.shape[1]
-    monkeypatch.setattr(adjoint, "MOST_BONDS", 10 * slots)
-    monkeypatch.setattr(adjoint, "PART_BONDS", 7 * slots)
-    compare(evaluate(graph), at_once, 1e-12)
+    with portions(most=10 * slots, part=7 * slots):
+        compare(evaluate(graph), at_once, 1e-12)
 
 
-def test_none_without_tables_or_kernels(monkeypatch):
+def test_none_without_tables_or_kernels():
     model = make("2L-small")
     assert written_out(model, None) is None
-    assert isinstance(written_out(model, radial_tables(model, 1e-3)), Adjoint)
+    assert isinstance(written_out(model, radial_tables(model, 1e-3)), Evaluation)
     assert written_out(model.to(torch.bfloat16), radial_tables(make("2L-small"), 1e-3)) is None
 
 
@@ -205,9 +205,39 @@ def test_parameters_are_those_it_was_made_with():
     """Tables are; so is everything else, whatever becomes of the model."""
     graph = build_graph([ethanol()], ELEMENTS, CUTOFF)
     model = make("2L-small", graph=graph)
-    evaluate = Adjoint(model, radial_tables(model, 1e-6))
+    evaluate = evaluation_of(model, radial_tables(model, 1e-6))
     before = evaluate(graph)
     with torch.no_grad():
         for one in model.parameters():
             one.mul_(1.1)
     compare(evaluate(graph), before, 0.0)
+
+
+def test_threads_share_it_and_processes_get_their_own():
+    graphs = [build_graph([ethanol()] * (1 + n % 3), ELEMENTS, CUTOFF) for n in range(24)]
+    model = make("2L-small", graph=graphs[0], **CHANGES["inner cutoffs"])
+    evaluate = evaluation_of(model, radial_tables(model, 1e-6))
+    expected = [evaluate(graph) for graph in graphs]
+    with ThreadPoolExecutor(4) as pool:
+        for found, one in zip(pool.map(evaluate, graphs), expected, strict=True):
+            compare(found, one, 0.0)
+    for other in (copy.deepcopy(evaluate), copy.copy(evaluate), pickle.loads(pickle.dumps(evaluate))):
+        compare(other(graphs[0]), expected[0], 0.0)
+
+
+def test_without_the_library_pytorch_goes_on(monkeypatch):
+    """A warning says so, and the numbers are the same."""
+    from gace.errors import InputError
+    from gace.native import evaluation
+
+    def none():
+        raise InputError("cannot build what evaluates *.gace: no room")
+
+    graph = build_graph([ethanol()], ELEMENTS, CUTOFF)
+    model = make("2L-small", graph=graph)
+    (expected,) = (one(graph) for one in evaluators([model], "tabulated"))
+    monkeypatch.setattr(evaluation, "library", none)
+    monkeypatch.setattr(evaluation, "_can", evaluation._can.__wrapped__)
+    with pytest.warns(UserWarning, match="no room; going on by PyTorch"):
+        (evaluate,) = evaluators([model], "tabulated")
+    compare(evaluate(graph), expected, 1e-12)
