@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gace.linear.listed import Listed
-from gace.linear.model import LinearACE
 from gace.potential.graph_ace import GraphACE
 from gace.potential.kernels.expansion import Expansion
 from gace.potential.tables import RadialTable
+
+if TYPE_CHECKING:
+    from gace.linear.model import LinearACE
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -33,11 +34,12 @@ def arrays_of(model: nn.Module, tables: Sequence[RadialTable] | None) -> tuple[i
         model: on the processor, in single or double precision.
         tables: radial functions of a graph ACE; None where there are none, which gives None too.
     """
-    if isinstance(model, LinearACE):
-        return LINEAR, _linear(model)
-    if isinstance(model, GraphACE) and tables is not None:
-        return GRAPH, _graph(model, tables)
-    return None
+    if isinstance(model, GraphACE):
+        return None if tables is None else (GRAPH, _graph(model, tables))
+    # here, since what one kind of model needs is not to be in the memory of the other
+    from gace.linear.model import LinearACE
+
+    return (LINEAR, _linear(model)) if isinstance(model, LinearACE) else None
 
 
 def _graph(model: GraphACE, tables: Sequence[RadialTable]) -> Arrays:
@@ -49,9 +51,9 @@ def _graph(model: GraphACE, tables: Sequence[RadialTable]) -> Arrays:
         arrays["pair_stretch"] = _plain(model.pair_stretch.to(dtype))
     if model.inner is not None:
         arrays["inverse_limit"] = _plain(model.inner.inverse_limit.to(dtype))
-    arrays |= {"scale": np.array([float(model.scale)]), "shift": _plain(model.shift)}
+    arrays |= {"scale": np.array([float(model.scale)]), "shift": _own(model.shift)}
     for number, matrix in enumerate(model.readout or ()):
-        arrays[f"readout.{number}"] = _plain(matrix)
+        arrays[f"readout.{number}"] = _own(matrix)
     for t, (layer, table) in enumerate(zip(model.layers, tables, strict=True)):
         weights, projection = layer.sparse.weights(layer), model.projections[t]
         coefficients = model.coefficients[t].transpose(0, 1).flatten(1)  # (n_elements, n K)
@@ -65,19 +67,19 @@ def _graph(model: GraphACE, tables: Sequence[RadialTable]) -> Arrays:
             "dims": np.array(layer.sparse.density_dims),
             "paths": np.array(layer.sparse.density_paths),
             "density": _plain(weights.density),
-            "projection": _plain(coefficients.T * projection if alone else projection),
+            "projection": _own(coefficients.T * projection if alone else projection),
             **_products(layer.sparse.expansion(layer)),
         }
         if not alone:
-            found["coefficients"] = _plain(coefficients)
+            found["coefficients"] = _own(coefficients)
         if layer.incoming is None:
-            found["indicator"] = _plain(layer.indicator)
+            found["indicator"] = _own(layer.indicator)
         if (raw := layer.sparse.raw) is not None:
             found |= _product("raw", list(raw.size), raw.index, raw.value.to(dtype))
             found["raw.size"] = np.array(raw.size[:-1])
         if layer.message_irreps is not None:
             found["message.dims"] = np.array(layer.sparse.outgoing_dims)
-            found |= {"message.mixing": _plain(layer.message_mixing), "message.leaf": _plain(layer.leaf)}
+            found |= {"message.mixing": _own(layer.message_mixing), "message.leaf": _own(layer.leaf)}
         arrays |= {f"{t}.{name}": value for name, value in found.items()}
     return arrays
 
@@ -117,6 +119,8 @@ def _product(name: str, size: list[int], index: Tensor, value: Tensor) -> Arrays
 
 
 def _linear(model: LinearACE) -> Arrays:
+    from gace.linear.listed import Listed
+
     found = Listed(model)
     return {
         "sizes": np.array([found.degrees, found.cutoff_power, int(found.has_repulsion)]),
@@ -124,13 +128,18 @@ def _linear(model: LinearACE) -> Arrays:
         "size": np.array(found.size),
         "pair_constants": _plain(found.constants),
         **{
-            name: _plain(getattr(found, name))
+            name: _own(getattr(found, name))
             for name in (
                 "pair", "numbers", "column", "end", "factors", "listed", "coupling", "share", "centre",
                 "stretch", "coefficients", "rest", "shift",
             )
         },
     }  # fmt: skip
+
+
+def _own(x: Tensor) -> NDArray[Any]:
+    """What belongs to a model, which may change."""
+    return _plain(x.clone())
 
 
 def _plain(x: Tensor) -> NDArray[Any]:

@@ -64,11 +64,8 @@ class Evaluation:
     """From graph to prediction."""
 
     def __init__(self, kind: int, arrays: Arrays, *, features: bool) -> None:
-        """See :func:`evaluation_of`; numbers that belong to a model are copied, but for tables."""
-        kept = {
-            name: np.ascontiguousarray(value) if name.endswith("table") else np.array(value, order="C")
-            for name, value in arrays.items()
-        }
+        """See :func:`evaluation_of`."""
+        kept = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         self.kind, self._arrays = kind, kept  # the C++ reads the arrays where they are
         shift = kept["shift"]
         own, message = library(), ctypes.create_string_buffer(_MESSAGE)

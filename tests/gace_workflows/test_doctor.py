@@ -60,9 +60,18 @@ def test_unwritable_folder_fails() -> None:
 
 def test_kernels_and_their_absence(monkeypatch: pytest.MonkeyPatch) -> None:
     import gace.potential.kernels.build as build
+    from gace.errors import InputError
+    from gace.native import library as native
+
+    def refused() -> None:
+        raise InputError("cannot build what evaluates *.gace: no such option\nand more")
 
     monkeypatch.setattr(build, "library", lambda: object())
     assert doctor.check_kernels().status == "ok"
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "library", refused)
+        assert doctor.check_kernels().status == "warning"
+        assert doctor.check_kernels().found == "cannot build what evaluates *.gace: no such option"
     monkeypatch.setattr(build, "library", lambda: None)
     check = doctor.check_kernels()
     assert check.status == "warning"

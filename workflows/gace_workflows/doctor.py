@@ -24,6 +24,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from gace.cli import print_json
+from gace.errors import InputError
 
 Status = Literal["ok", "warning", "failed"]
 
@@ -147,11 +148,18 @@ def check_kernels() -> Check:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            from gace.native import library as native
             from gace.potential.kernels.build import library
 
             built = library() is not None
+            if built:
+                native.library()
     except ImportError as error:
         return Check("machine", "kernels", "warning", f"unknown: {error}")
+    except InputError as error:  # the compiler's words may be many
+        return Check(
+            "machine", "kernels", "warning", str(error).splitlines()[0], "calculators at their fastest"
+        )
     if built:
         return Check("machine", "kernels", "ok", "built")
     found = str(caught[0].message) if caught else "absent: potentials are two to four times slower on the CPU"
