@@ -6,7 +6,9 @@ Each floor of the house brings its own commands; none is imported before it is u
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -29,6 +31,20 @@ def commands() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
+def purpose_of(point: EntryPoint) -> str:
+    """What a command is for: the first line of its module, which is read and not imported; else its name."""
+    module = point.value.partition(":")[0]
+    top, *inner = module.split(".")
+    found = importlib.util.find_spec(top)
+    for folder in (found.submodule_search_locations if found else None) or ():
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            source = Path(folder, *inner).with_suffix(".py").read_text(encoding="utf-8")
+            first = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+            if purpose := first.partition(": ")[2]:
+                return purpose.replace("`", "")
+    return module
+
+
 class EntryPointGroup(click.Group):
     """A click group whose commands are loaded from entry points at use."""
 
@@ -47,8 +63,8 @@ class EntryPointGroup(click.Group):
         return loaded
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List names and origin without importing the commands."""
-        rows = [(name, point.value.partition(":")[0]) for name, point in sorted(commands().items())]
+        """List names and what they do without importing the commands."""
+        rows = [(name, purpose_of(point)) for name, point in sorted(commands().items())]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

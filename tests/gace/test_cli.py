@@ -1,10 +1,11 @@
 """The commands: JSON on the last line, one clear line for bad input, exit codes 0, 1, 2."""
 
 import json
+from importlib.metadata import EntryPoint
 
 import pytest
 
-from gace.cli import main
+from gace.cli import commands, main, purpose_of
 from gace.structures.io import read_structures, set_labels, write_structures
 
 
@@ -175,3 +176,18 @@ def test_foreign_element_is_one_line(run, bundle, tmp_path):
     code, _, err = run("relax", bundle, tmp_path / "si.xyz")
     assert code == 2
     assert "no parameters for element Si" in err
+
+
+def test_help_says_what_each_command_is_for(capsys):
+    main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "lammps-plugin LAMMPS' pair_style gace for a LAMMPS of one's own." in shown
+    assert "train labelled structures in, a potential bundle out." in shown
+    for name, point in commands().items():
+        assert purpose_of(point) != point.value.partition(":")[0], name
+
+
+def test_a_command_from_elsewhere_is_named_by_its_module():
+    assert purpose_of(EntryPoint("mine", "absent_package.command:command", "gace.commands")) == (
+        "absent_package.command"
+    )

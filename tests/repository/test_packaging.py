@@ -82,13 +82,16 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
 
 
 def test_wheel_holds_every_module(wheel: Path) -> None:
+    """Python's, and C++ and CUDA that are compiled where it is installed."""
+    kinds = (".py", ".cpp", ".h", ".cu")
     with zipfile.ZipFile(wheel) as archive:
-        packed = {name for name in archive.namelist() if name.endswith(".py")}
+        packed = {name for name in archive.namelist() if name.endswith(kinds)}
     roots = ("gace", "platform/gace_platform", "plugins/aiida_gace", "workflows/gace_workflows")
     expected = {
         path.relative_to((ROOT / root).parent).as_posix()
         for root in roots
-        for path in (ROOT / root).rglob("*.py")
+        for path in (ROOT / root).rglob("*")
+        if path.suffix in kinds
     }
     assert packed == expected
 

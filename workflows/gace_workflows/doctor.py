@@ -1,4 +1,4 @@
-"""``gace doctor``: is everything here that a campaign needs, and if not, what to do about it?
+"""``gace doctor``: is everything here that a campaign needs, and if not, what to do about it.
 
 Nothing is computed, started or left behind, and nothing heavier than torch is imported, so the
 command also answers where an extra is absent or broken.
