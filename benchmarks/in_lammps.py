@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def measured(folder: Path, name: str, ranks: int, how: str, args: argparse.Names
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if ended.returncode:
         sys.exit(f"error: {(ended.stderr or ended.stdout).strip().splitlines()[-1]}")
-    peaks = [json.loads(line)["peak_mb"] for line in ended.stdout.splitlines() if line.startswith("{")]
+    peaks = [int(one) for one in re.findall(r'"peak_mb": (\d+)', ended.stdout)]  # ranks may share a line
     loops = [line for line in Path(f"{script}.log").read_text().splitlines() if line.startswith("Loop time")]
     return 1e3 * float(loops[-1].split()[3]) / args.steps, max(peaks)
 

@@ -90,6 +90,7 @@ class NativeModel:
             raise BundleError(message.value.decode(errors="replace"))
         self._handle = ctypes.c_void_p(handle)
         weakref.finalize(self, own.gace_free, self._handle)
+        self.path = self.path.absolute()  # another process may stand elsewhere
         self.elements: tuple[str, ...] = tuple(self.described["elements"])
         self.cutoff = float(self.described["cutoff"])
         self.weights = np.array(self.described["weights"], float)
@@ -103,7 +104,10 @@ class NativeModel:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return NativeModel, (self.path,)
+        return _reopened, (self.path, self.threads, self.described)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NativeModel:
+        return self  # the numbers in C++ do not change, while the file may
 
     def evaluate(
         self,
@@ -161,6 +165,14 @@ class NativeModel:
             forces_std,
             gamma,
         )
+
+
+def _reopened(path: Path, threads: int, described: dict[str, Any]) -> NativeModel:
+    """In another process, which is to have the same potential."""
+    found = NativeModel(path, threads=threads)
+    if found.described != described:
+        raise BundleError(f"{path} is another potential by now: it was written anew")
+    return found
 
 
 def read_description(path: str | Path) -> dict[str, Any]:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -21,6 +26,7 @@ from gace.native.plugin import build_plugin  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not compiler_available(), reason="no C++ compiler")
 
+MPIEXEC = Path(sys.executable).parent / "mpiexec"
 BOX = """units metal
 atom_modify map array
 region box prism 0 5.43 0 5.43 0 5.43 0 0 0
@@ -80,6 +86,36 @@ def test_the_command(silicon, tmp_path, monkeypatch, capsys):
 def test_an_input_says_whether_it_uses_the_style(tmp_path, line, uses):
     (tmp_path / "in").write_text(f"units metal\n{line}\n")
     assert uses_style(tmp_path / "in") is uses
+
+
+def test_a_style_in_an_included_file_or_behind_an_ampersand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pot.in").write_text("include pot.in\npair_style gace\n")
+    (tmp_path / "in.main").write_text("units metal\ninclude 'pot.in'\n")
+    (tmp_path / "in.long").write_text("pair_style hybrid/overlay &  # two\n  lj/cut 3.0 gace\n")
+    (tmp_path / "in.none").write_text("include absent.in\ninclude ${file}\npair_style zero 2.0 &\n")
+    assert uses_style("in.main")
+    assert uses_style("in.long")
+    assert not uses_style("in.none")
+
+
+@pytest.mark.skipif(not MPIEXEC.exists(), reason="no mpiexec of the mpich package")
+def test_a_file_that_one_rank_cannot_read(silicon, tmp_path):
+    """On a node without the folder, say: the reason is said, and no rank waits."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        text = f"{BOX}pair_style gace\npair_coeff * * si.gace Si\n"
+        (tmp_path / name / "in.si").write_text(text)
+    shutil.copy(silicon[1], tmp_path / "here" / "si.gace")
+    gace = [str(Path(sys.executable).parent / "gace"), "lammps", "in.si", "--log", "none"]
+    command = [str(MPIEXEC), "-n", "1", "-wdir", str(tmp_path / "here"), *gace]
+    command += [":", "-n", "1", "-wdir", str(tmp_path / "there"), *gace]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "UCX_TLS": "self,sm", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert ended.returncode != 0
+    assert "cannot read si.gace" in ended.stdout + ended.stderr
 
 
 def test_headers_that_are_absent(tmp_path):

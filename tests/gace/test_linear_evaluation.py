@@ -69,6 +69,15 @@ def test_agrees_with_differentiation(case, dtype, tolerance):
     same(evaluation_of(model, None)(graph), energy_and_gradients(model, graph), tolerance)
 
 
+def test_a_hundred_radial_functions():
+    """In double precision: in single the reference's are giants beyond the cutoff."""
+    atoms = structure(["Si"])
+    model = make(["Si"], dict(order=1, level=100), atoms)
+    graph = build_graph([atoms], ["Si"], model.cutoff)
+    assert model.n_max > 64
+    same(evaluation_of(model, None)(graph), energy_and_gradients(model, graph), 1e-12)
+
+
 def test_forces_are_differences_of_the_energy():
     elements, arguments = CASES["three elements"]
     atoms = structure(elements)

@@ -14,15 +14,12 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import gace
 from gace.cli import main
 from gace.errors import BundleError, InputError, MissingDependencyError
 from gace.linear.model import LinearACE
-from gace.native import NativeCalculator, NativeModel, NativePotential, library, write
-from gace.potential.bundle import save_bundle
+from gace.native import NativeCalculator, NativePotential, library, write
 from gace.potential.compilation import compiler_available
 from gace.potential.graph_ace import GraphACE
 from gace.potential.potential import Potential
@@ -242,73 +239,6 @@ def file(tmp_path_factory):
     return path
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), header=st.booleans())
-def test_one_bit_that_flipped_is_found(file, tmp_path, place, bit, header):
-    content = bytearray(file.read_bytes())
-    size = 8 + int.from_bytes(content[:8], "little") if header else len(content)
-    content[int(place * size)] ^= 1 << bit
-    (tmp_path / "flipped.gace").write_bytes(content)
-    try:
-        NativeModel(tmp_path / "flipped.gace")
-    except BundleError:
-        return
-    # a blank that became another, say: the file holds what it did
-    assert NativeModel(tmp_path / "flipped.gace").described == NativeModel(file).described
-
-
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.9999])
-def test_a_file_cut_short_is_refused(file, tmp_path, share):
-    content = file.read_bytes()
-    (tmp_path / "short.gace").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(BundleError, match=r"short\.gace"):
-        NativeModel(tmp_path / "short.gace")
-
-
-def test_files_of_other_kinds_are_refused(bundle, tmp_path):
-    with pytest.raises(BundleError, match="no such file"):
-        gace.load(tmp_path / "absent.gace")
-    (tmp_path / "text.gace").write_text("pair_style gace\n" * 10)
-    with pytest.raises(BundleError, match="no file that gace exported"):
-        gace.load(tmp_path / "text.gace")
-    (tmp_path / "other.gace").write_bytes((bundle / "model.safetensors").read_bytes())
-    with pytest.raises(BundleError, match="no file that gace exported"):
-        gace.load(tmp_path / "other.gace")
-    (tmp_path / "folder.gace").mkdir()
-    with pytest.raises(BundleError, match="directory"):
-        gace.load(tmp_path / "folder.gace")
-
-
-def test_a_newer_format_says_so(tmp_path, monkeypatch):
-    import gace.native.writing as module
-
-    monkeypatch.setattr(module, "FORMAT_VERSION", 2)
-    write(Potential([model_of()], isolated_atom_energies=ISOLATED), tmp_path / "new.gace")
-    with pytest.raises(BundleError, match="format version 2: export it again"):
-        gace.load(tmp_path / "new.gace")
-
-
-def test_what_cannot_be_written_is_refused(file, committee, tmp_path):
-    with pytest.raises(InputError, match=r"is a file \*\.gace"):
-        write(committee, tmp_path / "one.pt")
-    with pytest.raises(InputError, match="no such folder"):
-        write(committee, tmp_path / "absent" / "one.gace")
-    with pytest.raises(InputError, match="an exported file cannot be exported again"):
-        write(gace.load(file), tmp_path / "again.gace")
-    with pytest.raises(InputError, match="an exported file cannot be kept as a bundle"):
-        save_bundle(gace.load(file), tmp_path / "bundle")
-    (tmp_path / "full.gace").mkdir()
-    with pytest.raises(InputError, match="cannot write"):
-        write(committee, tmp_path / "full.gace")
-    assert [one.name for one in tmp_path.iterdir()] == ["full.gace"]
-
-
-def test_equal_potentials_give_equal_files(committee, tmp_path):
-    for name in ("one", "two"):
-        write(committee, tmp_path / f"{name}.gace")
-    assert (tmp_path / "one.gace").read_bytes() == (tmp_path / "two.gace").read_bytes()
-
-
 def test_copies_and_other_processes(file):
     potential = gace.load(file)
     assert isinstance(potential, NativePotential)
@@ -321,6 +251,24 @@ def test_copies_and_other_processes(file):
     for call in (lambda: potential.to("tpu"), lambda: potential.evaluated_by("nonsense")):
         with pytest.raises(InputError, match=r"no (device|path) called"):
             call()
+
+
+def test_a_copy_is_the_potential_that_was_opened(committee, tmp_path, monkeypatch):
+    """Whatever becomes of the file, of the folder one stands in, or of the environment."""
+    monkeypatch.chdir(tmp_path)
+    write(Potential([model_of()], isolated_atom_energies=ISOLATED), "one.gace")
+    calculator, water = NativeCalculator("one.gace", threads=1), molecule("H2O")
+    expected, packed = calculator.get_potential_energy(water), pickle.dumps(calculator.model)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    other = pickle.loads(packed)
+    assert other.threads == 1
+    assert NativeCalculator(other).get_potential_energy(water) == expected
+    write(committee, tmp_path / "one.gace")
+    assert copy.deepcopy(calculator).get_potential_energy(molecule("H2O")) == expected
+    with pytest.raises(BundleError, match="another potential by now"):
+        pickle.loads(packed)
 
 
 def test_without_a_compiler_the_error_says_what_is_missing(file, monkeypatch):

@@ -190,6 +190,44 @@ def test_beside_another_pair_style(start, silicon):
     np.testing.assert_allclose(spoken(lmp)["forces"], atoms.get_forces(), atol=1e-8)
 
 
+@pytest.mark.parametrize("style", ["gace", "hybrid/overlay gace lj/cut 5.0"])
+def test_the_virial_without_forces_times_positions(start, silicon, style):
+    """Where another style of a hybrid one forbids that sum, the bonds' own is taken."""
+    _, file = silicon
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.05, seed=3)
+    atoms.wrap()
+    stresses = []
+    for modified in ("", "pair_modify nofdotr"):
+        more = "pair_coeff * * lj/cut 0.01 2.2\n" if style.startswith("hybrid") else ""
+        lmp = start(atoms, ["Si"], file, style=style, more=more + modified)
+        lmp.command("run 0")
+        stresses.append(spoken(lmp)["stress"])
+    assert np.abs(stresses[0]).max() > 1e-3
+    np.testing.assert_allclose(stresses[1], stresses[0], atol=1e-10)
+
+
+def test_novelty_without_a_flag_and_without_a_measure(start, committee, single, triclinic, tmp_path):
+    """`gamma 0` asks at no step for them: they are there at all. A potential without γ has none to give."""
+    write(committee, tmp_path / "one.gace")
+    lmp = start(triclinic, ["H", "C", "O"], tmp_path / "one.gace", more="fix grade all pair 1 gace gamma 0")
+    lmp.command("run 1")
+    order = np.argsort(lmp.numpy.extract_atom("id")[:4])
+    (expected,) = committee.predict([triclinic], uncertainty=True)
+    np.testing.assert_allclose(lmp.numpy.extract_fix("grade", 1, 1)[:4][order], expected.gamma, rtol=1e-3)
+    write(single, tmp_path / "none.gace")
+    lmp = start(triclinic, ["H", "C", "O"], tmp_path / "none.gace")
+    with pytest.raises(Exception, match="cannot extract"):
+        lmp.commands_string("fix grade all pair 1 gace gamma 0\nrun 0")
+
+
+def test_centroid_stresses_are_not_there(start, silicon):
+    """Those of LAMMPS' default are not right for a potential of many bodies."""
+    lmp = start(bulk("Si", cubic=True), ["Si"], silicon[1], more="compute c all centroid/stress/atom NULL")
+    with pytest.raises(Exception, match="does not support compute centroid"):
+        lmp.commands_string("compute s all reduce sum c_c[1]\nthermo_style custom step c_s\nrun 0")
+
+
 def test_types_of_another_style(start, silicon):
     """NULL: the potential neither sees them nor acts on them."""
     potential, file = silicon

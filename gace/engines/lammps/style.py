@@ -14,15 +14,31 @@ from gace.engines.lammps.script import ScriptOutcome, bare, read_lines
 from gace.errors import GaceError
 
 _STYLE = re.compile(r"^\s*pair_style\s+(hybrid\S*\s+.*)?\bgace\b")
+_INCLUDE = re.compile(r"""^\s*include\s+["']?([^"'\s]+)""")
 
 
 def uses_style(path: str | Path) -> bool:
-    """Whether an input names ``pair_style gace``, alone or in a hybrid one.
+    """Whether an input, or a file it includes, names ``pair_style gace``, alone or in a hybrid one.
 
     Raises:
         InputError: it cannot be read.
     """
-    return any(_STYLE.match(bare(line)) for line in read_lines(path))
+    return _names_it(read_lines(path), set())
+
+
+def _names_it(lines: list[str], seen: set[Path]) -> bool:
+    whole = re.sub(r"&[ \t]*\n", " ", "\n".join(map(bare, lines)))  # LAMMPS goes on in the next line after &
+    for line in whole.splitlines():
+        if _STYLE.match(line):
+            return True
+        if (found := _INCLUDE.match(line)) is None:
+            continue
+        included = Path(found[1])
+        if included not in seen and included.is_file():  # one named by a variable is not looked for
+            seen.add(included)
+            if _names_it(read_lines(included), seen):
+                return True
+    return False
 
 
 def run_style(path: str | Path, *, arguments: Sequence[str] = ()) -> tuple[ScriptOutcome, bool]:

@@ -75,6 +75,7 @@ struct Graph<real>::Run {
   const int64_t part, parts;  // atoms of a part; how many there are
   std::vector<Kept<real>> kept;
   const int64_t *of_neighbour;
+  int64_t *places = nullptr;  // of atoms in a list, -1 while they are in none
   real *sums, *of_sums, *of_remains, *features, *slope;
   Fading<real> fading;
   bool fades = false;
@@ -91,6 +92,10 @@ struct Graph<real>::Run {
     int64_t *elements = arena.take<int64_t>(N * atoms.slots);
     for (int64_t e = 0; e < N * atoms.slots; ++e) elements[e] = atoms.species[atoms.neighbour[e]];
     of_neighbour = elements;
+    if (parts > 1) {
+      places = arena.take<int64_t>(atoms.all);
+      std::fill(places, places + atoms.all, -1);
+    }
     sums = arena.take<real>(3 * N), of_sums = arena.take<real>(3 * N), of_remains = arena.take<real>(N);
     features = result.features ? result.features : arena.take<real>(N * model.whole);
     for (real **one : {&fading.remains, &fading.wall, &fading.slope, &fading.wall_slope}) *one = arena.take<real>(N);
@@ -163,20 +168,51 @@ struct Graph<real>::Run {
         to[n * width + k] = fades ? from[n * width + k] * fading.remains[n] : from[n * width + k];
   }
 
+  // What of the message some atoms read, so that a part costs what it holds, however many atoms there are.
+  struct Read {
+    std::vector<int64_t> listed;  // atoms
+    int64_t *row;                 // of each neighbour in that list
+    real *rows;
+
+    Given<real> given() const { return {rows, static_cast<int64_t>(listed.size()), row}; }
+  };
+
+  Read read(const Bonds<real> &own, const real *message, int64_t width) {
+    Read found{{}, arena.take<int64_t>(own.count()), nullptr};
+    for (int64_t e = 0; e < own.count(); ++e) {
+      int64_t &place = places[own.neighbour[e]];
+      if (place < 0) place = found.listed.size(), found.listed.push_back(own.neighbour[e]);
+      found.row[e] = place;
+    }
+    found.rows = arena.take<real>(found.listed.size() * width);
+    for (size_t r = 0; r < found.listed.size(); ++r) {
+      const real *from = message + found.listed[r] * width;
+      std::copy(from, from + width, found.rows + r * width);
+      places[found.listed[r]] = -1;
+    }
+    return found;
+  }
+
   // What is owed to the message that layer t is given is added to `of_given`, to the bonds to `slope`.
   void back(size_t t, int64_t p, const Bonds<real> &own, const real *message, const real *of_invariants,
             const real *of_message, const real *A, const real *rows, real *of_given) {
     const Arena::Mark before = arena.mark();
     const Layer<real> &layer = model.layers[t];
-    const Given<real> given = layer.given(own, message, atoms.all);
-    const int64_t length = given.count * layer.incoming() * layer.channels();
+    const int64_t width = layer.incoming() * layer.channels();
+    const bool compact = parts > 1 && of_given != nullptr;
+    const Read seen = compact ? read(own, message, width) : Read{};
+    const Given<real> given = compact ? seen.given() : layer.given(own, message, atoms.all);
+    const int64_t length = given.count * width;
     real *Y = arena.take<real>(own.count() * own.harmonics), *r = arena.take<real>(own.count());
     real *of_incoming = arena.take<real>(length);
     layer.backward(own, given, of_invariants, of_message, A, rows, Y, r, of_incoming, arena);
     if (own.stretch != nullptr)
       for (int64_t b = 0; b < own.count(); ++b) r[b] *= own.stretch[b];
     if (of_given != nullptr)
-      for (int64_t k = 0; k < length; ++k) of_given[k] += of_incoming[k];
+      for (int64_t r = 0; r < given.count; ++r) {
+        real *to = of_given + (compact ? seen.listed[r] : r) * width;
+        for (int64_t k = 0; k < width; ++k) to[k] += of_incoming[r * width + k];
+      }
     if (t == 0) {  // what is left of an atom is owed by all its messages
       real *more = arena.take<real>(own.count()), *owed = of_sums + 3 * begin(p);
       if (fades)
@@ -218,8 +254,8 @@ struct Graph<real>::Run {
       const Layer<real> &layer = model.layers[t];
       const int64_t K = layer.channels(), width = layer.outgoing() * K;
       for (int64_t p = 0; p < parts; ++p) {
-        const Bonds<real> own = bonds(p);
         const Arena::Mark before = arena.mark();
+        const Bonds<real> own = bonds(p);
         real *A = kept[t].A + begin(p) * layer.densities() * K;
         real *rows = parts == 1 ? kept[t].rows : arena.take<real>(size(p) * layer.rows() * K);
         layer.forward(own, layer.given(own, message, atoms.all), A, rows, arena);

@@ -10,8 +10,6 @@
 
 namespace {
 
-constexpr int MOST = 64;  // radial functions
-
 template <class real>
 struct Density {
   int64_t atoms, slots, elements, functions, harmonics, widths;  // widths: vectors of harmonics
@@ -61,8 +59,8 @@ void each_bond(const Density<real> &d, const real *Y, const real *r, int threads
   constexpr int64_t W = Density<real>::W;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    real value[MOST], slope[MOST];
-    const Room<real> harmonics(d.widths * W);
+    const Room<real> radials(2 * d.functions), harmonics(d.widths * W);
+    real *value = radials.get(), *slope = value + d.functions;
     real *y = harmonics.get();
     std::memset(y, 0, d.widths * W * sizeof(real));
 #pragma omp for schedule(static)

@@ -113,7 +113,7 @@ void forward(const Sizes<real> &s, const int64_t *species, const real *rows, con
       real *own = out + n * s.dim * s.out;
       if (leaf != nullptr)
         for (int64_t k = 0; k < s.out; ++k) own[k] += leaf[species[n] * s.out + k];
-      std::memcpy(apart + n * s.head * s.out, own, sizeof(real) * s.head * s.out);
+      if (s.head > 0) std::memcpy(apart + n * s.head * s.out, own, sizeof(real) * s.head * s.out);
     }
   });
 }

@@ -38,6 +38,7 @@ PairGACE::PairGACE(LAMMPS *lmp) : Pair(lmp) {
   restartinfo = 0;
   one_coeff = 1;
   manybody_flag = 1;
+  centroidstressflag = CENTROID_NOTAVAIL;
   nextra = 1;  // compute pair: the energy's standard deviation
   pvector = new double[nextra]();
 }
@@ -59,11 +60,16 @@ void PairGACE::coeff(int narg, char **arg) {
     error->all(FLERR, "pair_style gace wants: pair_coeff * * FILE.gace ELEMENT ... (of each atom type)");
   if (narg != 3 + types)
     error->all(FLERR, "pair_coeff of gace names {} elements where there are {} atom types", narg - 3, types);
+  std::string reason;
   try {
     potential = gace::Potential::read(arg[2]);
   } catch (const std::exception &failure) {
-    error->all(FLERR, "pair_style gace: {}", failure.what());
+    reason = failure.what();
   }
+  int failed = !reason.empty(), everywhere = 0;  // a file may be missing on one node only
+  MPI_Allreduce(&failed, &everywhere, 1, MPI_INT, MPI_MIN, world);
+  if (everywhere) error->all(FLERR, "pair_style gace: {}", reason);
+  if (failed) error->one(FLERR, "pair_style gace: {}", reason);
   element.assign(types + 1, -1);
   std::string known;
   for (int64_t number : potential->elements) known += (known.empty() ? "" : ", ") + gace::symbol(number);
@@ -138,16 +144,17 @@ void PairGACE::compute(int eflag, int vflag) {
   const int own = atom->nlocal, all = own + atom->nghost;
   collect();
   energy.resize(potential->members() * own), slope.resize(potential->members() * 3 * own * slots);
-  if (wants_grade) grade.assign(std::max(atom->nmax, 1), 0.0);
+  const bool graded = wants_grade || (grade_read && !flag_read);  // without a flag: at every step
+  if (graded) grade.assign(std::max(atom->nmax, 1), 0.0);
   Ghosts ghosts(*this);
   const int threads = std::max(comm->nthreads, 1);
   try {
     potential->evaluate({own, all, slots, species.data(), neighbour.data(), vector.data(), threads}, &ghosts,
-                        energy.data(), slope.data(), wants_grade ? grade.data() : nullptr);
+                        energy.data(), slope.data(), graded ? grade.data() : nullptr);
   } catch (const std::exception &failure) {
     error->one(FLERR, "pair_style gace: {}", failure.what());
   }
-  if (wants_grade)
+  if (graded)
     for (int n = 0; n < own; ++n)
       if (element[atom->type[n]] < 0) grade[n] = 0;
   spread();
@@ -174,10 +181,11 @@ void PairGACE::spread() {
       for (int64_t m = 0; m < M; ++m)
         for (int a = 0; a < 3; ++a) g[a] += potential->weights[m] * slope[m * 3 * bonds + 3 * e + a];
       for (int a = 0; a < 3; ++a) force[a] += g[a], f[j][a] -= g[a];
-      if (vflag_atom) {  // half to either end
+      if (vflag_global || vflag_atom) {  // of all where forces times positions do not give it; half to either end
         const double v[6] = {-d[0] * g[0], -d[1] * g[1], -d[2] * g[2], -0.5 * (d[0] * g[1] + d[1] * g[0]),
                              -0.5 * (d[0] * g[2] + d[2] * g[0]), -0.5 * (d[1] * g[2] + d[2] * g[1])};
-        for (int k = 0; k < 6; ++k) vatom[n][k] += 0.5 * v[k], vatom[j][k] += 0.5 * v[k];
+        for (int k = 0; k < 6 && vflag_global; ++k) virial[k] += v[k];
+        for (int k = 0; k < 6 && vflag_atom; ++k) vatom[n][k] += 0.5 * v[k], vatom[j][k] += 0.5 * v[k];
       }
     }
     for (int a = 0; a < 3; ++a) f[n][a] += force[a];
@@ -203,11 +211,14 @@ void PairGACE::tally_error_bar() {
 
 void *PairGACE::extract(const char *name, int &dimension) {
   dimension = 0;
-  return potential && potential->has_novelty() && std::strcmp(name, "gamma_flag") == 0 ? &wants_grade : nullptr;
+  if (!potential || !potential->has_novelty() || std::strcmp(name, "gamma_flag") != 0) return nullptr;
+  flag_read = true;
+  return &wants_grade;
 }
 
 void *PairGACE::extract_peratom(const char *name, int &columns) {
-  if (std::strcmp(name, "gamma") != 0) return nullptr;
+  if (!potential || !potential->has_novelty() || std::strcmp(name, "gamma") != 0) return nullptr;
+  grade_read = true;
   columns = 0;
   if (static_cast<int>(grade.size()) < atom->nmax) grade.resize(atom->nmax, 0.0);
   return grade.data();

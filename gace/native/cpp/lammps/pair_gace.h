@@ -38,6 +38,7 @@ class PairGACE : public Pair {
   std::vector<double> vector, energy, slope, grade;
   int64_t slots = 0;
   int wants_grade = 0;    // set by `fix pair` for steps at which it reads them
+  bool grade_read = false, flag_read = false;  // whether somebody does, and sets that
   double *moved = nullptr;  // what is exchanged, and how many numbers of an atom
   int64_t width = 0;
 
