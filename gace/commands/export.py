@@ -17,7 +17,7 @@ from gace.errors import InputError
 @model_options
 @json_option
 def command(potential: str, out: Path, device: str, dtype: str, as_json: bool) -> None:
-    r"""Write POTENTIAL as one file, in one precision.
+    """Write POTENTIAL as one file, in one precision.
 
     \b
     *.gace  weights and tables for gace's compiled C++: LAMMPS' pair_style gace, ASE without PyTorch.
@@ -26,7 +26,7 @@ def command(potential: str, out: Path, device: str, dtype: str, as_json: bool) -
             for one kind of device; the mean of the members. It takes minutes to make.
 
     ``gace md``, ``relax``, ``evaluate`` and ``lammps`` take either file in the place of a bundle.
-    """
+    """  # noqa: D301  # click wants the character, not its name
     kept: tuple[str, ...] = ("elements", "cutoff", "n_members", "device", "dtype", "bytes")
     summary: dict[str, Any]
     if out.suffix == ".gace":

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gace.cli import print_json
-from gace.commands.options import json_option, potential_argument, report
+from gace.commands.options import json_option, potential_argument
 
 
 @click.command("info")
@@ -21,7 +21,11 @@ def command(potential: str, as_json: bool) -> None:
     if potential.endswith(".gace"):
         from gace.native import NativeModel
 
-        report({"path": potential, **NativeModel(potential).described}, as_json)
+        described = NativeModel(potential).described
+        if as_json:
+            print_json({"path": potential, **described})
+        else:
+            show_file(described)
         return
     with fetched(potential) as folder:
         summary = describe_bundle(folder)
@@ -72,6 +76,27 @@ def show(summary: dict[str, Any]) -> None:
         "metadata": _line(summary["metadata"]),
         "hash": summary["bundle_hash"],
     }
+    _print(rows)
+
+
+def show_file(described: dict[str, Any]) -> None:
+    """Print what an exported file says of itself, likewise."""
+    bars = described["error_bars"]
+    calibrated = bars["energy"] is not None or bars["forces"] is not None
+    known = {"error_bars": bars["has"], "calibrated": calibrated, "novelty": described["novelty"]}
+    rows = {
+        "elements": ", ".join(described["elements"]),
+        "cutoff": f"{described['cutoff']:g} Å",
+        "members": f"{described['n_members']}, {described['dtype']}",
+        "level of theory": _line(described["level_of_theory"]),
+        "uncertainty": _line(known),
+        "isolated atoms": _line(described["isolated_atom_energies"]) + " eV",
+        "metadata": _line(described["metadata"]),
+    }
+    _print(rows)
+
+
+def _print(rows: dict[str, str]) -> None:
     width = max(len(name) for name in rows)
     for name, value in rows.items():
         click.echo(f"{name:<{width}}  {value}")

@@ -32,7 +32,7 @@ def command(
     dtype: str,
     as_json: bool,
 ) -> None:
-    r"""Run the LAMMPS input INPUT with a potential.
+    """Run the LAMMPS input INPUT with a potential.
 
     \b
     By compiled C++, on any number of MPI ranks (mpiexec -n 8 gace lammps INPUT); the input says
@@ -44,18 +44,25 @@ def command(
     By Python, in one process, with any bundle, also on a GPU; the input has 'pair_style zero 2.0' (or none)
     and, after the box is made and before the first run, the line
         fix gace all external pf/callback 1 1
-    """
-    from gace.engines.lammps import run_script, run_style, uses_style
+    """  # noqa: D301  # click wants the character, not its name
+    from gace.engines.lammps import run_script, run_style, uses_coupling, uses_style
 
+    if log != "none" and not Path(log).parent.is_dir():
+        raise InputError(f"no such folder for --log: {Path(log).parent}")
     arguments = ["-log", log, *(["-screen", "none"] if as_json else [])]
     for name, value in variables:
         arguments += ["-var", name, value]
-    if uses_style(script):
-        if potential is not None or elements is not None:
+    style, coupling = uses_style(script), uses_coupling(script)
+    if style and coupling:
+        raise InputError(f"{script} has both pair_style gace and a fix external: leave one of them out")
+    # a style may be named by a variable: where nothing says otherwise the input knows its potential
+    if style or (potential is None and elements is None and not coupling):
+        if given := _given("potential", "elements", "device", "dtype", "evaluation"):
             raise InputError(
-                f"{script} has its potential in pair_style gace: leave out --potential and --elements"
+                f"{script} has its potential in pair_style gace, which runs on processors in the precision "
+                f"of its file: leave out {given}"
             )
-        outcome, first = run_style(script, arguments=arguments)
+        outcome, first = run_style(script, arguments=arguments, say=lambda text: click.echo(text, err=True))
         if not first:  # another rank reports
             return
     elif potential is None or elements is None:
@@ -82,3 +89,11 @@ def command(
         "log": None if log == "none" else log,
     }
     report(summary, as_json)
+
+
+def _given(*names: str) -> str:
+    """Those of the options that stand on the command line."""
+    context = click.get_current_context()
+    options = {one.name: one.opts[0] for one in context.command.params}
+    source = click.core.ParameterSource.COMMANDLINE
+    return ", ".join(options[name] for name in names if context.get_parameter_source(name) is source)

@@ -46,13 +46,13 @@ def command(
     definitions: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    r"""Compile the plug-in that gives a LAMMPS 'pair_style gace', for what 'gace export' writes as *.gace.
+    """Compile the plug-in that gives a LAMMPS 'pair_style gace', for what 'gace export' writes as *.gace.
 
     \b
     In the input:   plugin load gaceplugin.so
                     pair_style gace
                     pair_coeff * * sic.gace Si C
-    """
+    """  # noqa: D301  # click wants the character, not its name
     from gace.native.plugin import build_plugin
 
     check_writable(out)

@@ -20,6 +20,7 @@ SUFFIX = ".gace"
 KIND = "gace-native"
 FORMAT_VERSION = 1
 
+_NO_FILE = "is no *.gace: `gace export BUNDLE --out FILE.gace` writes one"
 _LONGEST_HEADER = 100 << 20
 _MESSAGE = 4096
 
@@ -191,12 +192,14 @@ def read_description(path: str | Path) -> dict[str, Any]:
             kind, version = described["kind"], described["format_version"]
     except FileNotFoundError:
         raise BundleError(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise BundleError(f"{path} {_NO_FILE}") from None
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise BundleError(f"{path} is no file that gace exported, or is damaged") from None
+        raise BundleError(f"{path} {_NO_FILE}, or is damaged") from None
     if kind != KIND:
-        raise BundleError(f"{path} is no file that gace exported")
+        raise BundleError(f"{path} {_NO_FILE}")
     if version != FORMAT_VERSION:
         raise BundleError(f"{path} has format version {version}: export it again")
     found: dict[str, Any] = described

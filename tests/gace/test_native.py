@@ -341,4 +341,4 @@ def test_a_program_in_cpp_says_the_same(single, ethanol, tmp_path):
         check=False,
     )
     assert refused.returncode == 1
-    assert "no file that gace exported" in refused.stderr
+    assert "is no *.gace" in refused.stderr

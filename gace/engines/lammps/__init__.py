@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gace.engines.lammps.coupling import Coupling, attach
     from gace.engines.lammps.library import open_lammps
     from gace.engines.lammps.script import Script, ScriptOutcome, read_script, run_script
-    from gace.engines.lammps.style import run_style, uses_style
+    from gace.engines.lammps.style import run_style, uses_coupling, uses_style
 
 _HOMES = {
     "Coupling": "coupling",
@@ -25,6 +25,7 @@ _HOMES = {
     "read_script": "script",
     "run_script": "script",
     "run_style": "style",
+    "uses_coupling": "style",
     "uses_style": "style",
 }
 
@@ -37,6 +38,7 @@ __all__ = [
     "read_script",
     "run_script",
     "run_style",
+    "uses_coupling",
     "uses_style",
 ]
 

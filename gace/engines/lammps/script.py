@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LINE = "fix gace all external pf/callback 1 1"
 """The line that must stand in the input, after the box is made and before the first run."""
 
-_FIX = re.compile(r"^\s*fix\s+(?P<name>\S+)\s+(?P<group>\S+)\s+external\s+(?P<rest>.*?)\s*$")
+FIX = re.compile(r"^\s*fix\s+(?P<name>\S+)\s+(?P<group>\S+)\s+external\s+(?P<rest>.*?)\s*$")
 
 
 class Script(NamedTuple):
@@ -66,7 +66,7 @@ def read_script(path: str | Path) -> Script:
         InputError: no such file, or the line is absent, stands twice, or differs from :data:`LINE`.
     """
     lines = read_lines(path)
-    found = [(number, match) for number, line in enumerate(lines) if (match := _FIX.match(bare(line)))]
+    found = [(number, match) for number, line in enumerate(lines) if (match := FIX.match(bare(line)))]
     if len(found) != 1:
         count = f"{len(found)} lines" if found else "no line"
         raise InputError(

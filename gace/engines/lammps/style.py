@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gace.engines.lammps.library import open_lammps
-from gace.engines.lammps.script import ScriptOutcome, bare, read_lines
+from gace.engines.lammps.script import FIX, ScriptOutcome, bare, read_lines
 from gace.errors import GaceError
 
-_STYLE = re.compile(r"^\s*pair_style\s+(hybrid\S*\s+.*)?\bgace\b")
+_STYLE = re.compile(r"""^\s*pair_style\s+["']?(hybrid\S*\s+.*)?\bgace\b""")
 _INCLUDE = re.compile(r"""^\s*include\s+["']?([^"'\s]+)""")
 
 
@@ -24,6 +24,15 @@ def uses_style(path: str | Path) -> bool:
         InputError: it cannot be read.
     """
     return _names_it(read_lines(path), set())
+
+
+def uses_coupling(path: str | Path) -> bool:
+    """Whether an input has a fix external, by which Python hands the potential in.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return any(FIX.match(bare(line)) for line in read_lines(path))
 
 
 def _names_it(lines: list[str], seen: set[Path]) -> bool:
@@ -41,7 +50,9 @@ def _names_it(lines: list[str], seen: set[Path]) -> bool:
     return False
 
 
-def run_style(path: str | Path, *, arguments: Sequence[str] = ()) -> tuple[ScriptOutcome, bool]:
+def run_style(
+    path: str | Path, *, arguments: Sequence[str] = (), say: Callable[[str], object] | None = None
+) -> tuple[ScriptOutcome, bool]:
     """Run an input of LAMMPS with the plug-in loaded before its first line.
 
     Under ``mpiexec`` each rank calls it. Relative paths in the input start at the current folder.
@@ -49,6 +60,7 @@ def run_style(path: str | Path, *, arguments: Sequence[str] = ()) -> tuple[Scrip
     Args:
         path: the input.
         arguments: LAMMPS' own command-line options.
+        say: is told what takes a while.
 
     Returns:
         How it ended, and whether this is the first rank.
@@ -60,7 +72,7 @@ def run_style(path: str | Path, *, arguments: Sequence[str] = ()) -> tuple[Scrip
     """
     from gace.native.plugin import installed_plugin
 
-    plugin, began = installed_plugin(), time.perf_counter()
+    plugin, began = installed_plugin(say), time.perf_counter()
     lmp = open_lammps(arguments)
     try:
         first = int(lmp.extract_setting("world_rank")) == 0

@@ -10,6 +10,7 @@ namespace gace {
 
 namespace {
 
+constexpr const char *NO_FILE = " is no *.gace: `gace export BUNDLE --out FILE.gace` writes one";
 constexpr uint64_t LONGEST_HEADER = 100 << 20;  // as the format says
 
 // The header, as far as the format asks for it: objects of strings, numbers, lists of numbers and such objects.
@@ -59,7 +60,7 @@ class Header {
     return found;
   }
 
-  [[noreturn]] void fail() const { throw Error(path + " is damaged: its header cannot be read"); }
+  [[noreturn]] void fail() const { throw Error(path + " is damaged, its header cannot be read: copy or export it again"); }
 
  private:
   const std::string &text, &path;
@@ -120,9 +121,9 @@ File::File(const std::string &path) : path(path) {
   Opened opened(path);
   uint64_t length = 0;
   if (std::fread(&length, sizeof length, 1, opened.file) != 1 || length > LONGEST_HEADER)
-    throw Error(path + " is no file that gace exported");
+    throw Error(path + NO_FILE);
   std::string text(length, '\0');
-  if (std::fread(&text[0], 1, length, opened.file) != length) throw Error(path + " is cut short");
+  if (std::fread(&text[0], 1, length, opened.file) != length) throw Error(path + " is cut short: copy or export it again");
   std::vector<char> block(1 << 16);
   Checksum checksum;
   for (size_t n; (n = std::fread(block.data(), 1, block.size(), opened.file)) > 0;) checksum.add(block.data(), n);
@@ -165,26 +166,26 @@ File::File(const std::string &path) : path(path) {
     if (range.size() != 2 || range[1] < range[0] || __builtin_mul_overflow(numbers, width, &one.bytes) ||
         one.bytes != range[1] - range[0])
       header.fail();
-    if (static_cast<int64_t>(8 + length) + range[1] > end) throw Error(path + " is cut short");
+    if (static_cast<int64_t>(8 + length) + range[1] > end) throw Error(path + " is cut short: copy or export it again");
     std::fseek(opened.file, 8 + length + range[0], SEEK_SET);
     one.memory = aligned(one.bytes);
     if (one.bytes > 0 && std::fread(one.memory.get(), one.bytes, 1, opened.file) != 1)
-      throw Error(path + " is cut short");
+      throw Error(path + " is cut short: copy or export it again");
     arrays.emplace(name, std::move(one));
   } while (header.take(','));
   header.expect('}');
-  if (stated.empty()) throw Error(path + " is no file that gace exported");
+  if (stated.empty()) throw Error(path + NO_FILE);
   checksum.add(described);
   for (const auto &[name, one] : arrays) {
     checksum.add(name + ":" + one.dtype);
     for (int64_t side : one.shape) checksum.add(" " + std::to_string(side));
   }
-  if (stated != checksum.text()) throw Error(path + " is damaged: its checksum is another one than it states");
+  if (stated != checksum.text()) throw Error(path + " is damaged, its checksum is another one than it states: copy or export it again");
 }
 
 const Array &File::array(const std::string &name) const {
   const auto found = arrays.find(name);
-  if (found == arrays.end()) throw Error(path + " is no file that gace exported: it lacks '" + name + "'");
+  if (found == arrays.end()) throw Error(path + NO_FILE + " (it lacks '" + name + "')");
   return found->second;
 }
 

@@ -68,8 +68,9 @@ void PairGACE::coeff(int narg, char **arg) {
   }
   int failed = !reason.empty(), everywhere = 0;  // a file may be missing on one node only
   MPI_Allreduce(&failed, &everywhere, 1, MPI_INT, MPI_MIN, world);
-  if (everywhere) error->all(FLERR, "pair_style gace: {}", reason);
-  if (failed) error->one(FLERR, "pair_style gace: {}", reason);
+  if (!reason.empty()) reason += " (pair_style gace wants: pair_coeff * * FILE.gace ELEMENT ... of each atom type)";
+  if (everywhere) error->all(FLERR, "{}", reason);
+  if (failed) error->one(FLERR, "{}", reason);
   element.assign(types + 1, -1);
   std::string known;
   for (int64_t number : potential->elements) known += (known.empty() ? "" : ", ") + gace::symbol(number);
@@ -209,15 +210,22 @@ void PairGACE::tally_error_bar() {
   pvector[0] = potential->energy_scale * std::sqrt((spread + floor * floor) * atoms);
 }
 
+void PairGACE::require_novelty() {
+  if (!potential->has_novelty())
+    error->all(FLERR, "the potential has no novelty grade: leave out what reads gamma, or export one that has (gace info)");
+}
+
 void *PairGACE::extract(const char *name, int &dimension) {
   dimension = 0;
-  if (!potential || !potential->has_novelty() || std::strcmp(name, "gamma_flag") != 0) return nullptr;
+  if (!potential || std::strcmp(name, "gamma_flag") != 0) return nullptr;
+  require_novelty();
   flag_read = true;
   return &wants_grade;
 }
 
 void *PairGACE::extract_peratom(const char *name, int &columns) {
-  if (!potential || !potential->has_novelty() || std::strcmp(name, "gamma") != 0) return nullptr;
+  if (!potential || std::strcmp(name, "gamma") != 0) return nullptr;
+  require_novelty();
   grade_read = true;
   columns = 0;
   if (static_cast<int>(grade.size()) < atom->nmax) grade.resize(atom->nmax, 0.0);

@@ -46,6 +46,7 @@ class PairGACE : public Pair {
   void collect();
   void spread();
   void tally_error_bar();
+  void require_novelty();
 };
 
 }  // namespace LAMMPS_NS
