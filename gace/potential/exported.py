@@ -13,22 +13,20 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ase import Atoms
 from torch import Tensor
 from torch.nn.functional import pad
 
 from gace.errors import BundleError, InputError
 from gace.files import sync_folder
 from gace.potential.compilation import compiler_available
-from gace.potential.compiled import check_path
-from gace.potential.devices import resolve_device, resolve_dtype
+from gace.potential.from_file import FilePotential
 from gace.potential.kernels.calls import without_kernels
 from gace.potential.potential import GraphPrediction, Potential
 from gace.structures.graph import Graph, forces_from_edges
@@ -155,79 +153,18 @@ def load_exported(path: str | Path) -> ExportedPotential:
     return ExportedPotential(code, described, path.resolve())
 
 
-class ExportedPotential(Potential):
+class ExportedPotential(FilePotential):
     """A potential whose code was made ahead of time: the mean of its members, in one precision."""
 
     def __init__(self, code: Callable[..., Any], described: dict[str, Any], path: Path | None = None) -> None:
         """See :func:`load_exported`; ``path``: the file, which another process opens for itself."""
-        self.code, self.described, self.path = code, described, path
-        self.members, self.weights = [], ()
-        self.elements = tuple(described["elements"])
-        self.cutoff = float(described["cutoff"])
-        self.isolated_atom_energies = dict(described["isolated_atom_energies"])
-        self.level_of_theory = described["level_of_theory"]
-        self.metadata = dict(described["metadata"])
-        self.uncertainty = None
-        self._evaluators = None
-
-    def __repr__(self) -> str:
-        elements = "".join(self.elements)
-        return f"ExportedPotential({elements}, cutoff={self.cutoff:g} Å, {self.device}, {self.dtype})"
-
-    def __copy__(self) -> ExportedPotential:
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        return other
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ExportedPotential:
-        other = copy.copy(self)  # nothing in the code changes, and it cannot be copied
-        other.isolated_atom_energies, other.metadata = copy.deepcopy(
-            (self.isolated_atom_energies, self.metadata), memo
-        )
-        return other
+        self.code, self.path = code, path
+        self._describe(described)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is None:
             raise InputError("an exported potential goes to another process by its file, and has none")
         return load_exported, (self.path,)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the code runs."""
-        return torch.device(self.described["device"])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the code."""
-        found: torch.dtype = getattr(torch, self.described["dtype"])
-        return found
-
-    def to(
-        self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
-    ) -> ExportedPotential:
-        """Itself: code has one device and one precision, whichever is asked for.
-
-        Raises:
-            InputError: there is no such device or dtype.
-        """
-        if device is not None:
-            resolve_device(device)
-        if dtype is not None:
-            resolve_dtype(dtype)
-        return self
-
-    def evaluated_by(self, path: str) -> ExportedPotential:
-        """Itself: there is one way to evaluate it.
-
-        Raises:
-            InputError: an unknown path.
-        """
-        check_path(path)
-        return self
-
-    def evaluated_for(self, structures: Iterable[Atoms]) -> ExportedPotential:
-        """Itself: as :meth:`evaluated_by`, however much there is to evaluate."""
-        return self
 
     def evaluate_graph(self, graph: Graph, uncertainty: bool = False) -> GraphPrediction:
         """Energies and derivatives of a batch; there are no error bars."""
