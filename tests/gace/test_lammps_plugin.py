@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk
+from ranks import ENVIRONMENT, MPIEXEC, why_not
 
 from gace.cli import main
 from gace.errors import InputError, MissingDependencyError
@@ -27,7 +27,6 @@ from gace.native.plugin import build_plugin  # noqa: E402
 pytestmark = pytest.mark.skipif(not compiler_available(), reason="no C++ compiler")
 
 LINE = "fix gace all external pf/callback 1 1"
-MPIEXEC = Path(sys.executable).parent / "mpiexec"
 BOX = """units metal
 atom_modify map array
 region box prism 0 5.43 0 5.43 0 5.43 0 0 0
@@ -117,9 +116,10 @@ def test_a_style_in_an_included_file_or_behind_an_ampersand(tmp_path, monkeypatc
     assert not uses_style("in.none")
 
 
-@pytest.mark.skipif(not MPIEXEC.exists(), reason="no mpiexec of the mpich package")
 def test_a_file_that_one_rank_cannot_read(silicon, tmp_path):
     """On a node without the folder, say: the reason is said, and no rank waits."""
+    if reason := why_not():
+        pytest.skip(reason)
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         text = f"{BOX}pair_style gace\npair_coeff * * si.gace Si\n"
@@ -130,7 +130,7 @@ def test_a_file_that_one_rank_cannot_read(silicon, tmp_path):
     command += [":", "-n", "1", "-wdir", str(tmp_path / "there"), *gace]
     ended = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=120,
-        env={**os.environ, "UCX_TLS": "self,sm", "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
     )  # fmt: skip
     assert ended.returncode != 0
     assert "cannot read si.gace" in ended.stdout + ended.stderr

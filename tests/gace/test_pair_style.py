@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.calculators.mixing import SumCalculator
+from ranks import ENVIRONMENT, MPIEXEC, why_not
 
 from gace.native import write
 from gace.potential.compilation import compiler_available
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.skipif(not compiler_available(), reason="no C++ compile
 
 QUIET = ["-screen", "none", "-log", "none", "-nocite"]
 MASSES = {"H": 1.008, "C": 12.011, "O": 15.999, "Si": 28.085}
-MPIEXEC = Path(sys.executable).parent / "mpiexec"
 TWO_LAYERS = dict(
     cutoff=4.0, l_max=[2, 1], order=2, channels=4, radial_hidden=[8], densities=3, readout_hidden=4
 )
@@ -276,7 +275,6 @@ def on_ranks(count, text, folder, *arguments):
     """Run an input by ``gace lammps`` on so many ranks: its summary, and the last frame of its dump."""
     name = f"in.{count}"
     (folder / name).write_text(text)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "UCX_TLS": "self,sm"}
     command = [
         str(Path(sys.executable).parent / "gace"),
         "lammps",
@@ -289,7 +287,7 @@ def on_ranks(count, text, folder, *arguments):
     if count > 1:
         command = [str(MPIEXEC), "-n", str(count), *command]
     ended = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=240
     )
     return ended
 
@@ -306,9 +304,10 @@ def table(log):
     return np.array(rows)
 
 
-@pytest.mark.skipif(not MPIEXEC.exists(), reason="no mpiexec of the mpich package")
 def test_any_number_of_ranks_says_the_same(committee, tmp_path):
     """Messages of two layers cross the borders; one rank has no atoms at all."""
+    if reason := why_not():
+        pytest.skip(reason)
     from gace.uncertainty.container import Uncertainty
 
     potential = Potential(
