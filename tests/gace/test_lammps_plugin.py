@@ -136,6 +136,26 @@ def test_a_file_that_one_rank_cannot_read(silicon, tmp_path):
     assert "cannot read si.gace" in ended.stdout + ended.stderr
 
 
+def test_a_plugin_that_cannot_be_loaded(silicon, tmp_path):
+    """LAMMPS goes on without; the reason would be an unknown pair style. It keeps what a process loaded."""
+    (tmp_path / "gaceplugin.so").write_text("no library")
+    (tmp_path / "in.si").write_text(f"{BOX}pair_style gace\npair_coeff * * {silicon[1]} Si\n")
+    code = "from pathlib import Path\nfrom gace.cli import main\nfrom gace.native import plugin\n"
+    code += "plugin.installed_plugin = lambda say: Path('gaceplugin.so').absolute()\n"
+    code += "main(['lammps', 'in.si', '--json'])"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert ended.returncode == 1
+    assert "cannot load its plug-in" in ended.stderr
+    assert "Open of file" in (tmp_path / "log.lammps").read_text()
+
+
 def test_headers_that_are_absent(tmp_path):
     with pytest.raises(InputError, match=r"no headers of LAMMPS in .*: there should be a pair\.h"):
         build_plugin(tmp_path / "gaceplugin.so", lammps=tmp_path)

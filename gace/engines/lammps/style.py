@@ -78,7 +78,11 @@ def run_style(
         first = int(lmp.extract_setting("world_rank")) == 0
         try:
             lmp.command(f'plugin load "{plugin}"')
+            if not lmp.has_style("pair", "gace"):  # LAMMPS writes why into its log, and goes on
+                raise GaceError(f"LAMMPS cannot load its plug-in {plugin}: its log says why")
             lmp.file(str(path))
+        except GaceError:
+            raise
         except Exception as error:  # LAMMPS' module raises bare Exception
             raise GaceError(f"LAMMPS stopped: {' '.join(str(error).split())}") from None
         outcome = ScriptOutcome(

@@ -23,13 +23,25 @@ struct PairGACE::Ghosts : gace::Potential::Ghosts {
 
   explicit Ghosts(PairGACE &pair) : pair(pair) {}
 
+  // How many numbers of an atom are moved: before 2025 LAMMPS takes it from the style alone.
+  struct Sized {
+    PairGACE &pair;
+    const int most;
+
+    Sized(PairGACE &pair, double *rows, int64_t numbers) : pair(pair), most(pair.comm_forward) {
+      pair.moved = rows, pair.width = numbers;
+      pair.comm_forward = pair.comm_reverse = static_cast<int>(numbers);
+    }
+    ~Sized() { pair.comm_forward = pair.comm_reverse = most; }
+  };
+
   void forward(double *rows, int64_t numbers) override {
-    pair.moved = rows, pair.width = numbers;
-    pair.comm->forward_comm(&pair, static_cast<int>(numbers));
+    const Sized size(pair, rows, numbers);
+    pair.comm->forward_comm(&pair);
   }
   void reverse(double *rows, int64_t numbers) override {
-    pair.moved = rows, pair.width = numbers;
-    pair.comm->reverse_comm(&pair, static_cast<int>(numbers));
+    const Sized size(pair, rows, numbers);
+    pair.comm->reverse_comm(&pair);
   }
 };
 
