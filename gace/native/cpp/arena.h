@@ -1,6 +1,7 @@
 // Memory of an evaluation, kept from one to the next: taken piece by piece, given back in the opposite order.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -20,7 +21,7 @@ class Arena {
   T *take(int64_t count) {
     const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + LINE - 1) / LINE * LINE;
     while (now.chunk < chunks.size() && now.used + bytes > chunks[now.chunk].size) now = {now.chunk + 1, 0};
-    if (now.chunk == chunks.size()) add(bytes > LEAST ? bytes : LEAST);
+    if (now.chunk == chunks.size()) add(std::max({bytes, LEAST, whole}));
     char *found = chunks[now.chunk].first + now.used;
     now.used += bytes;
     return reinterpret_cast<T *>(found);
@@ -34,10 +35,10 @@ class Arena {
   void reset() {
     now = {0, 0};
     if (chunks.size() <= MOST) return;
-    size_t whole = 0;
-    for (const Chunk &one : chunks) whole += one.size;
+    const size_t size = whole;
     chunks.clear();
-    add(whole);
+    whole = 0;
+    add(size);
   }
 
  private:
@@ -48,6 +49,8 @@ class Arena {
     size_t size;
   };
   std::vector<Chunk> chunks;
+  // Of all. The next is as large again: so little is left over at the ends, and what is not touched costs nothing.
+  size_t whole = 0;
   Mark now{0, 0};
 
   void add(size_t bytes) {
@@ -55,6 +58,7 @@ class Arena {
     const size_t past = reinterpret_cast<uintptr_t>(memory.get()) % LINE;
     char *first = memory.get() + (past ? LINE - past : 0);
     chunks.push_back({std::move(memory), first, bytes});
+    whole += bytes;
   }
 };
 
