@@ -86,6 +86,7 @@ def one_rank(script: str, potential: str, how: str) -> None:
         lmp.commands_string(after)
         coupling.raise_failure()
     print(json.dumps({"peak_mb": peak_mb()}), flush=True)
+    lmp.finalize()  # a rank that ends without a word to MPI has the others killed
 
 
 def measured(folder: Path, name: str, ranks: int, how: str, args: argparse.Namespace) -> tuple[float, int]:

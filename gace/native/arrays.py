@@ -22,6 +22,9 @@ Arrays = dict[str, NDArray[Any]]
 GRAPH, LINEAR = 0, 1
 """Kinds of models, as the C++ numbers them."""
 
+TYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64"}
+"""Names of types in the format safetensors and in the C++."""
+
 _PER_COUPLING = 10
 """Numbers by which the kernels know a product."""
 

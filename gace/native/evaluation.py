@@ -19,16 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from gace.errors import GaceError
-from gace.native.arrays import GRAPH, Arrays, arrays_of
+from gace.native.arrays import GRAPH, TYPES, Arrays, arrays_of
+from gace.native.calls import Reason
 from gace.native.library import library
 from gace.potential.derivatives import Prediction
 from gace.potential.tables import RadialTable
 from gace.structures.graph import Graph, sum_structures
-
-TYPES = {"float32": b"F32", "float64": b"F64", "int32": b"I32", "int64": b"I64"}
-"""Names of types, as the C++ knows them."""
-
-_MESSAGE = 4096
 
 
 def evaluation_of(
@@ -68,19 +64,18 @@ class Evaluation:
         kept = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         self.kind, self._arrays = kind, kept  # the C++ reads the arrays where they are
         shift = kept["shift"]
-        own, message = library(), ctypes.create_string_buffer(_MESSAGE)
+        own, reason = library(), Reason()
         own.gace_model.restype = ctypes.c_void_p
         lengths = [side for one in kept.values() for side in one.shape]
         handle = own.gace_model(
             ctypes.c_int64(kind), ctypes.c_int64(len(shift)), ctypes.c_int64(shift.dtype == np.float64),
             ctypes.c_int64(len(kept)), _list(ctypes.c_char_p, [name.encode() for name in kept]),
-            _list(ctypes.c_char_p, [TYPES[one.dtype.name] for one in kept.values()]),
+            _list(ctypes.c_char_p, [TYPES[one.dtype.name].encode() for one in kept.values()]),
             _list(ctypes.c_int64, [one.ndim for one in kept.values()]), _list(ctypes.c_int64, lengths),
-            _list(ctypes.c_void_p, [one.ctypes.data for one in kept.values()]), message,
-            ctypes.c_int64(_MESSAGE),
+            _list(ctypes.c_void_p, [one.ctypes.data for one in kept.values()]), *reason.room,
         )  # fmt: skip
         if not handle:
-            raise RuntimeError(message.value.decode(errors="replace"))
+            raise RuntimeError(str(reason))
         self._handle = ctypes.c_void_p(handle)
         own.gace_features.restype = ctypes.c_int64
         self._features = own.gace_features(self._handle) if features else 0
@@ -101,15 +96,15 @@ class Evaluation:
         (N, J), B, x = graph.neighbour.shape, graph.n_structures, graph.edge_vector
         energy, features = x.new_empty(N), x.new_empty(N, self._features)
         force, virial = x.new_empty(N, 3), x.new_empty(B, 3, 3)
-        message = ctypes.create_string_buffer(_MESSAGE)
+        reason = Reason()
         given = [one.contiguous() for one in (graph.species, graph.neighbour, graph.structure, x)]
         failed = library().gace_evaluate_model(
             self._handle, (ctypes.c_int64 * 4)(N, J, B, torch.get_num_threads()),
             *map(_pointer, (*given, energy)), _pointer(features) if self._features else None,
-            *map(_pointer, (force, virial)), message, ctypes.c_int64(_MESSAGE),
+            *map(_pointer, (force, virial)), *reason.room,
         )  # fmt: skip
         if failed:
-            raise RuntimeError(message.value.decode(errors="replace"))
+            raise RuntimeError(str(reason))
         return Prediction(sum_structures(energy, graph), force, virial, energy, features)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gace.errors import BundleError, InputError
+from gace.native.calls import Reason, pointer
 from gace.native.library import library
 from gace.uncertainty.committee import Scale, energy_spread, forces_spread
 
@@ -22,7 +23,6 @@ FORMAT_VERSION = 1
 
 _NO_FILE = "is no *.gace: `gace export BUNDLE --out FILE.gace` writes one"
 _LONGEST_HEADER = 100 << 20
-_MESSAGE = 4096
 
 Array = NDArray[np.float64]
 
@@ -84,11 +84,11 @@ class NativeModel:
         self.path = Path(path)
         self.described = read_description(self.path)
         own = library()
-        message = ctypes.create_string_buffer(_MESSAGE)
+        reason = Reason()
         # before anything is taken from the description: this compares the checksum
-        handle = own.gace_read(os.fsencode(self.path), message, ctypes.c_int64(_MESSAGE))
+        handle = own.gace_read(os.fsencode(self.path), *reason.room)
         if not handle:
-            raise BundleError(message.value.decode(errors="replace"))
+            raise BundleError(str(reason))
         self._handle = ctypes.c_void_p(handle)
         weakref.finalize(self, own.gace_free, self._handle)
         self.path = self.path.absolute()  # another process may stand elsewhere
@@ -136,17 +136,16 @@ class NativeModel:
         atomic, forces, virial = np.empty((M, N)), np.empty((M, N, 3)), np.empty((M, B, 3, 3))
         gamma = np.empty(N) if uncertainty and self.has_novelty else None
         size = np.array([N, J, B, 1 if _forked else self.threads], dtype=np.int64)
-        message = ctypes.create_string_buffer(_MESSAGE)
+        reason = Reason()
         given = (
             np.ascontiguousarray(species, np.int64), np.ascontiguousarray(neighbour, np.int64),
             np.ascontiguousarray(structure, np.int64), np.ascontiguousarray(vector, float),
         )  # fmt: skip
         failed = library().gace_evaluate(
-            self._handle, *map(_pointer, (size, *given, atomic, forces, virial, gamma)), message,
-            ctypes.c_int64(_MESSAGE),
-        )  # fmt: skip
+            self._handle, *map(pointer, (size, *given, atomic, forces, virial, gamma)), *reason.room
+        )
         if failed:
-            raise InputError(message.value.decode(errors="replace"))
+            raise InputError(str(reason))
         cohesive = np.stack([np.bincount(structure, weights=one, minlength=B) for one in atomic])
         sizes = np.bincount(structure, minlength=B)
         isolated = self.isolated[species]
@@ -211,7 +210,3 @@ def _threads() -> int:
     if stated.isdigit() and int(stated) > 0:
         return int(stated)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _pointer(array: NDArray[Any] | None) -> ctypes.c_void_p | None:
-    return None if array is None else ctypes.c_void_p(array.ctypes.data)

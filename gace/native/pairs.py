@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gace.errors import InputError, MissingDependencyError
-
-_MESSAGE = 4096
+from gace.native.calls import Reason, pointer
 
 
 def folder() -> Path:
@@ -51,18 +50,14 @@ def pairs(
     own.gace_pairs.restype = ctypes.c_void_p
     points, box = np.ascontiguousarray(positions, float), np.ascontiguousarray(cell, float)
     along = np.ascontiguousarray(periodic, np.uint8)
-    count, message = ctypes.c_int64(), ctypes.create_string_buffer(_MESSAGE)
+    count, reason = ctypes.c_int64(), Reason()
     handle = own.gace_pairs(
-        *_functions(), _pointer(points), ctypes.c_int64(len(points)), _pointer(box), _pointer(along),
-        ctypes.c_double(cutoff), ctypes.byref(count), message, ctypes.c_int64(_MESSAGE),
+        *_functions(), pointer(points), ctypes.c_int64(len(points)), pointer(box), pointer(along),
+        ctypes.c_double(cutoff), ctypes.byref(count), *reason.room,
     )  # fmt: skip
     if not handle:
-        raise InputError(f"no neighbours can be found: {message.value.decode(errors='replace')}")
+        raise InputError(f"no neighbours can be found: {reason}")
     centre, neighbour = (np.empty(count.value, np.int64) for _ in range(2))
     image = np.empty((count.value, 3), np.int64)
-    own.gace_take_pairs(ctypes.c_void_p(handle), *map(_pointer, (centre, neighbour, image)))
+    own.gace_take_pairs(ctypes.c_void_p(handle), *map(pointer, (centre, neighbour, image)))
     return centre, neighbour, image
-
-
-def _pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)

@@ -73,8 +73,12 @@ def installed_plugin(say: Callable[[str], object] | None = None) -> Path:
             "pair_style gace needs a C++ compiler (c++, g++ or clang++) on the PATH, once"
         )
     files = (*SOURCES, *STYLE, *HEADERS, *STYLE_HEADERS, *sorted(_headers(None, None)[0].glob("*.h")))
-    path = machine_code.place_of("gaceplugin", command, (*flags_for("native"), SIZES), files)
-    if not machine_code.is_whole(path):
+    try:
+        path = machine_code.place_of("gaceplugin", command, (*flags_for("native"), SIZES), files)
+        there = machine_code.is_whole(path)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
+        raise InputError(f"no place for LAMMPS' plug-in: {machine_code.reason_of(error)}") from None
+    if not there:
         if say is not None:
             say("compiling LAMMPS' pair_style gace for this machine: half a minute, once")
         build_plugin(path)

@@ -16,15 +16,12 @@ from safetensors.numpy import save
 
 from gace.errors import InputError
 from gace.files import FULL_DISK, full_disk, sync_folder
-from gace.native.arrays import Arrays, arrays_of
+from gace.native.arrays import TYPES, Arrays, arrays_of
 from gace.native.model import FORMAT_VERSION, KIND, SUFFIX
 from gace.potential.graph_ace import GraphACE
 from gace.potential.potential import Potential
 from gace.potential.tables import radial_tables
 from gace.uncertainty.container import Uncertainty
-
-_TYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64"}
-"""Names of the format safetensors."""
 
 
 def write(potential: Potential, path: str | Path) -> dict[str, Any]:
@@ -87,7 +84,7 @@ def _write(path: Path, arrays: Arrays, described: dict[str, Any]) -> None:
     plain = save(arrays, {"gace": text})
     start = 8 + int.from_bytes(plain[:8], "little")
     # of the numbers, of what the file says of itself, and of what the arrays are called
-    names = "".join(f"{name}:{_TYPES[one.dtype.name]}{_sides(one)}" for name, one in sorted(arrays.items()))
+    names = "".join(f"{name}:{TYPES[one.dtype.name]}{_sides(one)}" for name, one in sorted(arrays.items()))
     checksum = zlib.crc32((text + names).encode(), zlib.crc32(plain[start:]))
     # one entry, since several come in any order; the numbers stay where they are
     content = save(arrays, {"gace": f"{checksum} {text}"})

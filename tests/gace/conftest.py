@@ -142,3 +142,16 @@ def same_on_every_path(ethanol, monkeypatch):
             assert np.abs(found[path][1] - found["eager"][1]).max() < 1e-7 * np.abs(found["eager"][1]).max()
 
     return check
+
+
+@pytest.fixture
+def triclinic():
+    """Three elements in a skewed cell smaller than the cutoff: atoms see their own images."""
+    atoms = Atoms(
+        "C2OH",
+        scaled_positions=[[0.05, 0.1, 0.1], [0.45, 0.6, 0.5], [0.7, 0.2, 0.8], [0.3, 0.9, 0.35]],
+        cell=[[3.1, 0, 0], [0.9, 3.3, 0], [-0.6, 1.1, 3.6]],
+        pbc=True,
+    )
+    atoms.wrap()
+    return atoms

@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from ase import Atoms
 from ase.build import bulk, molecule
+from in_lammps import spoken
 
 from gace.cli import main
 from gace.errors import InputError
@@ -55,32 +55,6 @@ def box(atoms, elements, units="metal"):
             "compute virial all pressure NULL virial", "compute energies all pe/atom",
         ]
     )  # fmt: skip
-
-
-def spoken(lmp):
-    """Energy, forces and energies by identifier, and stress in ASE's order, as LAMMPS has them."""
-    n_atoms = lmp.get_natoms()
-    order = np.argsort(lmp.numpy.extract_atom("id")[:n_atoms])
-    pressure = np.array(lmp.numpy.extract_compute("virial", 0, 1)) / lmp.extract_global("nktv2p")
-    return {
-        "energy": lmp.get_thermo("pe"),
-        "forces": lmp.numpy.extract_atom("f")[:n_atoms][order].copy(),
-        "energies": lmp.numpy.extract_compute("energies", 1, 1)[:n_atoms][order].copy(),
-        "stress": -pressure[[0, 1, 2, 5, 4, 3]],
-    }
-
-
-@pytest.fixture
-def triclinic():
-    """Two elements in a skewed cell smaller than the cutoff: atoms see their own images."""
-    atoms = Atoms(
-        "C2OH",
-        scaled_positions=[[0.05, 0.1, 0.1], [0.45, 0.6, 0.5], [0.7, 0.2, 0.8], [0.3, 0.9, 0.35]],
-        cell=[[3.1, 0, 0], [0.9, 3.3, 0], [-0.6, 1.1, 3.6]],
-        pbc=True,
-    )
-    atoms.wrap()
-    return atoms
 
 
 def test_a_triclinic_crystal_as_in_ase(start, committee, triclinic):

@@ -13,7 +13,7 @@ _PROGRAM = """
 from gace.engines.lammps import open_lammps
 lmp = open_lammps(["-screen", "none", "-log", "none"])
 assert lmp.extract_setting("world_size") == 2
-lmp.close()
+lmp.finalize()
 """
 
 

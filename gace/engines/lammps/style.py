@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import re
 import time
@@ -74,6 +75,7 @@ def run_style(
 
     plugin, began = installed_plugin(say), time.perf_counter()
     lmp = open_lammps(arguments)
+    atexit.unregister(lmp.lib.lammps_mpi_finalize)
     try:
         first = int(lmp.extract_setting("world_rank")) == 0
         try:
@@ -94,6 +96,10 @@ def run_style(
             searches=None,
             seconds=time.perf_counter() - began,
         )
+        if int(lmp.extract_setting("world_size")) > 1:
+            # A rank that ends without a word to MPI has the others killed, were they still writing. One that
+            # failed must not wait for them, so only here; and at the very end: more inputs may be run before.
+            atexit.register(lmp.lib.lammps_mpi_finalize)
         return outcome, first
     finally:
         lmp.close()
